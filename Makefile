@@ -1,0 +1,39 @@
+# course: set up and run the main job · test: everything checked · lab: open the chapters
+# Needs Python 3.11 or newer and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: course test lab docs notebooks clean
+
+course: .venv/course   ## set up, fine-tune, say where the plot and the model are
+	$(BIN)/course run --out runs/first --force
+
+test: .venv/dev        ## the package agrees with the notebooks, pytest, every notebook through nbval
+	$(BIN)/python -m pytest tests nbs
+
+lab: .venv/course      ## JupyterLab on the chapters
+	$(BIN)/course lab
+
+docs: .venv/dev        ## the site, where quarto is installed (https://quarto.org)
+	@command -v quarto >/dev/null || { echo "quarto is not installed: see https://quarto.org/docs/get-started"; exit 2; }
+	$(BIN)/nbdev_docs
+
+notebooks: .venv/dev   ## after editing a notebook: export the package, run the notebooks, store what they show
+	$(BIN)/nbdev_export
+	$(BIN)/python scripts/run_notebooks.py
+
+clean:
+	rm -rf .venv runs build dist *.egg-info _docs _proc
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv is missing: on Debian and Ubuntu, apt install python3-venv"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/course: .venv/bin/python settings.ini constraints.txt setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab]'
+	@touch $@
+
+.venv/dev: .venv/bin/python settings.ini constraints.txt setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	@touch $@ .venv/course

