@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'say', 'do_run', 'print_scores',
-           'run', 'fine_tune', 'evaluate', 'predict', 'lab', 'doctor', 'measure_machine', 'timed', 'main', 'fail']
+           'run', 'fine_tune', 'evaluate', 'predict', 'lab', 'doctor', 'measure_machine', 'timed', 'main',
+           'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import json, os, sys, time
@@ -30,7 +31,7 @@ def say(*lines: str) -> None:
     "Print to standard error, where everything goes that is not a result."
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
-# %% ../nbs/c_command_line.ipynb #79cb9c70
+# %% ../nbs/c_command_line.ipynb #39e6ba1d
 def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     "Fine-tune, then say how good it is and where everything lies."
     start = time.perf_counter()
@@ -38,7 +39,7 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     metrics = fine_tune(Recipe(**settings), out, resume, force)
     print_scores(metrics)
     print(f"\nplot   {out / 'loss.png'}\nmodel  {out / 'model'}\ncard   {out / 'README.md'}")
-    print(f"time   {time.perf_counter() - start:.0f} s\n\nThe chapters: course lab")
+    print(f"time   {time.perf_counter() - start:.0f} s\n\nThe chapters: make lab, or course lab")
 
 def print_scores(metrics: dict) -> None:
     "Scores of the model and its baselines as a table, with n."
@@ -140,7 +141,7 @@ def timed(f) -> float:
     start = time.perf_counter(); f()
     return time.perf_counter() - start
 
-# %% ../nbs/c_command_line.ipynb #67caaa7a
+# %% ../nbs/c_command_line.ipynb #97922c6e
 def main(arguments: list | None = None) -> None:
     "Run the command line; exits with 0 (done), 2 (the user's input), 130 (interrupted) or 1 (our fault, with a traceback)."
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -151,10 +152,15 @@ def main(arguments: list | None = None) -> None:
         if type(e).__name__ == "InputError": fail(str(e))
         if hasattr(e, "format_message"): fail(" ".join(e.format_message().split()) + f" – see course {' '.join((arguments or sys.argv[1:])[:1])} --help")
         if isinstance(e, BrokenPipeError): os.dup2(os.open(os.devnull, os.O_WRONLY), 1); raise SystemExit(0) from None
-        if type(e).__name__ in ("Abort",): say("interrupted"); raise SystemExit(130) from None
+        if type(e).__name__ == "Abort": interrupted()
         raise
-    except KeyboardInterrupt: say("interrupted – the last finished epoch is kept; go on with --resume"); raise SystemExit(130) from None
+    except KeyboardInterrupt: interrupted()
     raise SystemExit(code or 0)
+
+def interrupted() -> None:
+    "What Ctrl-C leads to."
+    say("course: interrupted – what was finished is kept; a run goes on with --resume")
+    raise SystemExit(130)
 
 def fail(message: str) -> None:
     "One line for the user, exit code 2."

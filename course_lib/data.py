@@ -5,19 +5,23 @@
 # %% auto #0
 __all__ = ['MAGIC', 'MAX_PROBLEMS', 'TEXT_NAMES', 'LABEL_NAMES', 'InputError', 'read_bytes', 'read_text', 'read_delimited',
            'read_json', 'name_classes', 'read_parquet', 'find_columns', 'label_names', 'label_value', 'to_dataset',
-           'check_row', 'shipped', 'read_table', 'read_hub', 'text_key', 'audit', 'split', 'fingerprint', 'load_data',
-           'is_hub_name', 'find_file', 'resplit']
+           'check_row', 'shipped', 'read_table', 'hub_answers', 'hub_access', 'read_hub', 'text_key', 'audit', 'split',
+           'fingerprint', 'load_data', 'is_hub_name', 'find_file', 'resplit']
 
-# %% ../nbs/01_data.ipynb #398df6bb
-import csv, hashlib, io, json, random, re
+# %% ../nbs/01_data.ipynb #3274d271
+import csv, hashlib, io, json, random, re, socket
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import pandas as pd
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.table import InMemoryTable
+from huggingface_hub import constants
 
 # %% ../nbs/01_data.ipynb #04e47cc4
 class InputError(ValueError):
@@ -221,12 +225,31 @@ def read_table(path, # CSV, TSV, JSON, JSON Lines or Parquet, known by its endin
         rows = read_delimited(read_text(path, encoding), str(path), delimiter)
     return to_dataset(rows, str(path), text, label, labels)
 
-# %% ../nbs/01_data.ipynb #30e9f2ce
+# %% ../nbs/01_data.ipynb #e3e6e826
+def hub_answers(timeout: float = 3.0, # seconds
+               ) -> bool:
+    "Whether the Hugging Face hub can be reached (behind a proxy we can't tell, and believe so)."
+    if getproxies().get("https"): return True
+    url = urlsplit(constants.ENDPOINT)
+    try: socket.create_connection((url.hostname, url.port or 443), timeout).close()
+    except OSError: return False
+    return True
+
+@contextmanager
+def hub_access():
+    "Within it the hub's libraries use their cache only, if the hub can't be reached."
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not hub_answers()
+    try: yield
+    finally: constants.HF_HUB_OFFLINE = before
+
+# %% ../nbs/01_data.ipynb #6209264c
 def read_hub(name: str, # a data set of the hub, or a folder in its format
              text: str | None = None, label: str | None = None) -> DatasetDict:
     "The labelled splits of a hub data set; raises InputError if it can't be had."
     from datasets import load_dataset
-    try: found = load_dataset(name)
+    try:
+        with hub_access(): found = load_dataset(name)
     except Exception as e: # the hub library raises a dozen kinds, network errors among them
         raise InputError(f"{name} – neither a file here nor a data set that the hub gave ({type(e).__name__}: {str(e)[:80]}) – check the name and the network; `reviews` comes with the course") from None
     rows = {s: [(f"{name}/{s}, row {i}", r) for i, r in enumerate(name_classes(t), 1)] for s, t in found.items() if s in ("train", "validation", "test")}
@@ -297,7 +320,7 @@ def load_data(data: str, # a file, the name of a shipped table, or a hub data se
     if len(set(splits["train"]["label"])) < 2: raise InputError(f"{data} – one class only is left to train on – it needs at least two")
     return splits
 
-# %% ../nbs/01_data.ipynb #74599cf6
+# %% ../nbs/01_data.ipynb #5e34b47f
 def is_hub_name(name: str) -> bool:
     "Whether `name` can only mean a data set of the hub: no file here, no ending of a file, at most one slash."
     no_file = not Path(name).exists() and not find_file(name).exists()
@@ -306,7 +329,7 @@ def is_hub_name(name: str) -> bool:
 def find_file(name: str) -> Path:
     "The file of that name, or the shipped table of that name (`reviews`)."
     own = [shipped(str(name) + e) for e in (".csv", ".jsonl") if "/" not in str(name)]
-    return Path(name) if Path(name).exists() else next((p for p in own if p.is_file()), Path(name))
+    return Path(name) if Path(name).is_file() else next((p for p in own if p.is_file()), Path(name))
 
 def resplit(splits: DatasetDict, seed: int, test: str | None) -> DatasetDict:
     "Cut a validation part out of `train`, and a test part too if there is none."

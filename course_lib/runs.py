@@ -7,7 +7,7 @@ __all__ = ['LEARNING_RATES', 'PRESETS', 'LIMITS', 'Recipe', 'check_recipe', 'che
            'read_json_file', 'fine_tune', 'report', 'match_classes', 'write_run', 'save_model', 'score_table',
            'model_card', 'load_run', 'predict', 'predict_texts', 'training_rows', 'evaluate']
 
-# %% ../nbs/06_runs.ipynb #8783e2ff
+# %% ../nbs/06_runs.ipynb #a7503982
 import json, platform, shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +21,14 @@ from huggingface_hub import ModelCardData
 from torch.nn.functional import softmax
 
 from . import __version__
-from .data import InputError, audit, find_file, fingerprint, is_hub_name, load_data, read_hub, read_table, text_key
+from .data import InputError, find_file, fingerprint, is_hub_name, load_data, read_hub, read_table, shipped, text_key
 from .evaluation import (baselines, majority_baseline, open_test, plot_confusion, plot_reliability, plot_roc, score)
 from .models import load, quiet
 from .show import figure_png
 from .tokens import tokenize
 from .training import describe_history, fit, plot_history, predict_logits, write_atomically
 
-# %% ../nbs/06_runs.ipynb #bb9a22c7
+# %% ../nbs/06_runs.ipynb #2c9a73fc
 LEARNING_RATES = {"tiny-gpt2": 5e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
 
 @dataclass
@@ -57,8 +57,9 @@ class Recipe:
 
     def __post_init__(self):
         "Resolve files and the learning rate; raises InputError for a value that can't be used."
-        for name in ("data", "validation", "test", "model"):
-            if (value := getattr(self, name)) and Path(value).exists(): setattr(self, name, str(Path(value).resolve()))
+        for name in ("data", "validation", "test"):
+            if (value := getattr(self, name)) and Path(value).is_file(): setattr(self, name, str(Path(value).resolve()))
+        if Path(self.model).is_dir() and not shipped(f"models/{self.model}").is_dir(): self.model = str(Path(self.model).resolve())
         if self.learning_rate is None: self.learning_rate = LEARNING_RATES.get(self.model, 5e-5)
         check_recipe(self)
 

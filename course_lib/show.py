@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['COLORS', 'STYLE', 'new_figure', 'figure_png', 'show_figure']
 
-# %% ../nbs/index.ipynb #ee3e312c
+# %% ../nbs/index.ipynb #b2ef73f5
 import io
-from pathlib import Path
 
 from matplotlib import cycler, rc_context
 from matplotlib.figure import Figure
 
-# %% ../nbs/index.ipynb #22236a0f
+# %% ../nbs/index.ipynb #ff26c833
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLE = {"axes.prop_cycle": cycler(color=COLORS), "axes.spines.top": False, "axes.spines.right": False,
          "axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "font.size": 10, "axes.titlesize": 11}
 
 def new_figure(columns: int = 1, # panels side by side
-               width: float = 6.0, height: float = 3.4): # of the whole figure, in inches
-    "A figure in the style of the course, and its axes (a list of them if there are several)."
+               width: float = 6.0, height: float = 3.4, # of the whole figure, in inches
+              ) -> tuple: # (figure, axes); several columns give an array of axes
+    "A figure in the style of the course."
     with rc_context(STYLE):
         fig = Figure(figsize=(width, height), layout="constrained")
         return fig, fig.subplots(1, columns)

@@ -2,15 +2,17 @@
 
 Execution counts are kept (1, 2, 3, ... is the proof that a notebook was run in order, in one go);
 times, kernel versions and widget state are not. The box at the top gets its two durations from here:
-reading at 200 words a minute, running as measured.
+reading at 200 words a minute, running as measured. The README gets its picture and its scores
+from the first page.
 """
-import re, sys, time
+import base64, re, sys, time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
-NBS = Path(__file__).resolve().parents[1] / "nbs"
+ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT / "nbs"
 
 
 def run(path):
@@ -24,11 +26,22 @@ def run(path):
     times = f"reading: {max(1, round(words / 200))} min · running: {5 * max(1, round(seconds / 5))} s"
     for cell in nb.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "slideshow")}
-        if cell.cell_type == "markdown": cell.source = re.sub(r"reading: .* · running: .*", times, cell.source)
+        if cell.cell_type == "markdown": cell.source = re.sub(r"reading: [^·]* · running: [^·\n]*", times, cell.source)
     nbformat.write(nb, path)
     return seconds
+
+
+def fill_readme():
+    "Put the loss plot and the score table of the first page into the README."
+    shown = [o.data for c in nbformat.read(NBS / "index.ipynb", as_version=4).cells if c.cell_type == "code" for o in c.outputs if "data" in o]
+    (NBS / "images").mkdir(exist_ok=True)
+    (NBS / "images" / "loss.png").write_bytes(base64.b64decode(next(d["image/png"] for d in shown if "image/png" in d)))
+    table = next(d["text/markdown"] for d in shown if "text/markdown" in d)
+    readme = ROOT / "README.md"
+    readme.write_text(re.sub(r"(?s)<!-- scores -->.*<!-- /scores -->", lambda _: f"<!-- scores -->\n{table}\n<!-- /scores -->", readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
     for path in map(Path, sys.argv[1:] or sorted(NBS.glob("*.ipynb"))):
         print(f"{path.name:28} {run(path):6.1f} s", flush=True)
+    fill_readme()

@@ -167,9 +167,21 @@ def test_shipped_reviews():
     assert list(reviews.columns) == ["id", "text", "label", "slice"] and len(reviews) >= 600 and reviews["id"].is_unique
     counts = reviews.groupby(["slice", "label"]).size().unstack()
     assert (counts["negative"] == counts["positive"]).all() and set(counts.index) == {"plain", "negation", "contrast", "comparison", "sarcasm", "mixed", "typo"}
+    card = shipped("README.md").read_text()
+    assert all(f"| {name} | {n} |" in card for name, n in reviews["slice"].value_counts().items()) and f"{len(reviews):,} short reviews" in card
     assert (audit(load_data("reviews"))["also in train"] == 0).all() and reviews["text"].map(text_key).is_unique
     runs = pd.Series([g for t in reviews["text"] for g in {tuple(w[i:i + 8]) for w in [t.lower().split()] for i in range(len(w) - 7)}]).value_counts()
     assert runs.max() <= 2, "an eight-word run in more than two reviews: it reads like a template"
+
+
+def test_shipped_news_and_unlabelled_reviews():
+    news = load_data("news", text="headline,lead")
+    assert news["train"].features["label"].names == ["entertainment", "politics", "sports"] and (audit(news)["also in train"] == 0).all()
+    items = pd.read_json(shipped("news.jsonl"), lines=True)
+    assert list(items.columns) == ["id", "headline", "lead", "topic"] and set(items["topic"].value_counts()) == {270} and items["id"].is_unique
+    unlabelled = shipped("unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()
+    reviews = {text_key(t) for t in pd.read_csv(shipped("reviews.csv"))["text"]}
+    assert len(unlabelled) == len({text_key(t) for t in unlabelled}) == 840 and not reviews & {text_key(t) for t in unlabelled}
 
 
 def test_real_rotten_tomatoes(real_data):

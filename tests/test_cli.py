@@ -1,0 +1,220 @@
+"""The command line as a user has it: the main job, real data, bad input, exit codes."""
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, run_course
+from PIL import Image
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint"}
+QUICK = ["--epochs", "1", "--max-length", "24"]
+
+
+def rows(n=60): return pd.DataFrame([{"text": f"{'lovely' if i % 2 else 'awful'} film number {i}", "label": "pos" if i % 2 else "neg"} for i in range(n)])
+def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "films.csv"
+    rows().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory, data):
+    out = tmp_path_factory.mktemp("run") / "small"
+    done = run_course("fine-tune", "--data", data, "--out", out, *QUICK)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_main_job_writes_the_whole_folder(first_run):
+    out, done = first_run
+    assert {p.name for p in out.iterdir()} == FILES
+    recipe, metrics = (json.loads((out / n).read_text()) for n in ("recipe.json", "metrics.json"))
+    assert recipe["model"] == "tiny-gpt2" and recipe["seed"] == 0 and set(recipe["fingerprints"]) == {"train", "validation", "test"} and "torch" in recipe["versions"]
+    assert recipe["opened"]["split"] == "test" == metrics["split"] and metrics["n"] == recipe["rows"]["test"]
+    assert set(metrics) == {"split", "n", "metrics", "baselines"} and set(metrics["baselines"]) == {"majority", "tfidf_logistic_regression"}
+    for scores in (metrics["metrics"], *metrics["baselines"].values()):
+        assert all(set(m) == {"value", "low", "high"} and m["low"] <= m["value"] <= m["high"] for m in scores.values())
+    history = pd.read_csv(out / "history.csv")
+    assert list(history.columns) == ["step", "epoch", "split", "loss", "learning_rate", "tokens", "seconds"]
+    train = history.loc[history["split"] == "train", "loss"]
+    assert train.tail(30).mean() < train.head(30).mean() - 0.2, "the loss must fall"
+    for name in ("loss", "confusion", "roc", "reliability"):
+        with Image.open(out / f"{name}.png") as picture: assert picture.width > 300 and picture.text["Description"]
+    card = (out / "README.md").read_text()
+    assert f"{metrics['metrics']['accuracy']['value']:.3f}" in card and "AutoTokenizer" in card and card.startswith("---\n")
+    assert f"accuracy {metrics['metrics']['accuracy']['value']:.3f}" in done.stdout and str(out / "loss.png") in done.stdout and "time " in done.stdout
+
+
+def test_the_main_job_beats_guessing_clearly(first_run):
+    metrics = json.loads((first_run[0] / "metrics.json").read_text())
+    assert metrics["metrics"]["accuracy"]["low"] > 0.55 and metrics["baselines"]["majority"]["accuracy"]["value"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_saved_model_loads_in_a_fresh_process(first_run):
+    texts = ["Not once did I look at my watch.", "Dull.", "The dog is the only one who can act, and he is gone after ten minutes."]
+    here = (AutoTokenizer.from_pretrained(first_run[0] / "model"), AutoModelForSequenceClassification.from_pretrained(first_run[0] / "model"))
+    with torch.inference_mode(): alone = [here[1](**here[0](t, return_tensors="pt")).logits[0].tolist() for t in texts]
+    program = ("import sys, json, torch; from transformers import AutoModelForSequenceClassification as M, AutoTokenizer as T; t, m = T.from_pretrained(sys.argv[1]), M.from_pretrained(sys.argv[1])\n"
+               "with torch.inference_mode(): print(json.dumps(m(**t(json.loads(sys.argv[2]), padding='max_length', max_length=99, return_tensors='pt')).logits.tolist()))")
+    there = subprocess.run([sys.executable, "-c", program, first_run[0] / "model", json.dumps(texts)], capture_output=True, text=True, check=True, cwd="/", env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    assert torch.allclose(torch.tensor(json.loads(there.stdout)), torch.tensor(alone), atol=1e-5)
+    assert here[1].config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_a_second_run_is_bit_equal(small_run, data, tmp_path):
+    assert run_course("fine-tune", "--data", data, "--out", tmp_path / "again", *QUICK).returncode == 0
+    assert digest(small_run / "model/model.safetensors") == digest(tmp_path / "again/model/model.safetensors")
+    assert json.loads((small_run / "metrics.json").read_text()) == json.loads((tmp_path / "again/metrics.json").read_text())
+    run_course("fine-tune", "--data", data, "--out", tmp_path / "other", "--seed", "1", *QUICK)
+    assert digest(small_run / "model/model.safetensors") != digest(tmp_path / "other/model/model.safetensors")
+
+
+def test_killed_and_resumed_is_bit_equal(data, tmp_path):
+    "SIGKILL after the first epoch's checkpoint; `--resume` ends where the uncut run does."
+    arguments = ["fine-tune", "--data", str(data), "--epochs", "3", "--batch-size", "4", "--out"]
+    assert run_course(*arguments, tmp_path / "whole").returncode == 0
+    process = subprocess.Popen([sys.executable, "-m", "course_lib", *arguments, str(tmp_path / "cut")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    state = tmp_path / "cut/checkpoint/state.pt"
+    while process.poll() is None and not state.exists(): pass
+    process.kill(); process.wait()
+    assert state.exists()
+    refused = run_course(*arguments, tmp_path / "cut")
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+    assert run_course(*arguments, tmp_path / "cut", "--resume").returncode == 0
+    assert digest(tmp_path / "whole/model/model.safetensors") == digest(tmp_path / "cut/model/model.safetensors")
+    assert not [p for p in (tmp_path / "cut").rglob(".*")], "no temporary files may be left"
+
+
+def test_an_existing_folder(small_run, data, tmp_path):
+    command = ["fine-tune", "--data", data, "--out", small_run, *QUICK]
+    before = digest(small_run / "metrics.json")
+    for options, words in ([], "holds a run already"), (["--resume", "--force"], "contradict"), (["--resume", "--seed", "3"], "was begun with"):
+        done = run_course(*command, *options)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+    assert run_course(*command, "--resume").returncode == 0 and digest(small_run / "metrics.json") == before
+    (tmp_path / "photos").mkdir(); (tmp_path / "photos/cat.jpg").write_text("meow")
+    done = run_course("fine-tune", "--data", data, "--out", tmp_path / "photos", "--force", *QUICK)
+    assert done.returncode == 2 and "other things" in done.stderr and (tmp_path / "photos/cat.jpg").exists()
+
+
+def test_force_replaces_a_run(data, tmp_path):
+    command = ["fine-tune", "--data", data, "--out", tmp_path / "run", *QUICK]
+    assert run_course(*command).returncode == 0
+    assert run_course(*command, "--force", "--seed", "1").returncode == 0
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["seed"] == 1
+
+
+def test_evaluate(small_run, data, tmp_path):
+    done = run_course("evaluate", small_run, "--data", data, "--json")
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and result["n"] == 60 and result["trained_on"] == 42 and "were trained on" in done.stderr
+    assert set(result["metrics"]["accuracy"]) == {"value", "low", "high"} and set(result["baselines"]) == {"majority", "tfidf_logistic_regression"}
+    rows(30).sample(frac=1, random_state=0).to_csv(tmp_path / "a.csv", index=False); rows(30).to_csv(tmp_path / "b.csv", index=False)
+    a, b = (json.loads(run_course("evaluate", small_run, "--data", tmp_path / f"{n}.csv", "--json").stdout) for n in "ab")
+    assert a["metrics"]["accuracy"] == b["metrics"]["accuracy"] and a["metrics"]["roc_auc"]["value"] == b["metrics"]["roc_auc"]["value"]
+    assert "accuracy" in run_course("evaluate", small_run, "--data", data).stdout
+
+
+def test_evaluate_without_the_training_rows(tmp_path):
+    rows().to_csv(tmp_path / "films.csv", index=False)
+    run_course("fine-tune", "--data", tmp_path / "films.csv", "--out", tmp_path / "run", *QUICK)
+    (tmp_path / "films.csv").rename(tmp_path / "moved.csv")
+    done = run_course("evaluate", tmp_path / "run", "--data", tmp_path / "moved.csv", "--json")
+    assert done.returncode == 0 and "gone or have changed" in done.stderr and set(json.loads(done.stdout)["baselines"]) == {"majority"}
+
+
+def test_predict(small_run):
+    done = run_course("predict", small_run, "a lovely film", "an awful film – ünïcode 🎬")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and [a["text"] for a in answers] == ["a lovely film", "an awful film – ünïcode 🎬"] and set(answers[0]["scores"]) == {"neg", "pos"}
+    piped = run_course("predict", small_run, "-", input="a lovely film\r\nan awful film – ünïcode 🎬\n")
+    assert piped.stdout == done.stdout
+    for raw, words in (b"a\n\nb\n", "text 2 – is empty"), (b"caf\xe9\n", "not UTF-8"), (b"", "is empty"):
+        bad = run_course("predict", small_run, "-", input=raw, text=False, encoding=None)
+        assert bad.returncode == 2 and words in bad.stderr.decode() and bad.stdout == b""
+
+
+def test_doctor():
+    facts = json.loads(run_course("doctor", "--json").stdout)
+    assert facts["training_tokens_per_s"] > 50 and facts["matrix_product_GFLOP_per_s"] > 0 and facts["cores"] >= 1
+
+
+BAD = {
+    "missing file": ([], "gone.csv", None, "no such file"),
+    "empty file": ([], "a.csv", b"", "is empty"),
+    "wrong encoding": ([], "a.csv", "text,label\ncafé,x\nB,y\n".encode("latin-1"), "a.csv:2"),
+    "missing column": (["--text", "body"], "a.csv", b"text,label\nA,x\nB,y\n", "no column 'body'"),
+    "one class only": ([], "a.csv", b"text,label\nA,x\nB,x\n", "at least two classes"),
+    "a row without text": ([], "a.csv", b"text,label\nA,x\n,y\nC,y\n", "a.csv:3"),
+    "too few rows": ([], "a.csv", b"text,label\nA,x\nB,y\n", "too few"),
+    "truncated parquet": ([], "a.parquet", b"PAR1\x15\x04\x15", "not a whole Parquet file"),
+    "a directory": ([], ".", None, "is a folder"),
+    "unknown model": (["--model", "no/such-model"], "good.csv", rows().to_csv(index=False).encode(), "the hub didn't give it"),
+    "unknown task": (["--task", "translation"], "good.csv", rows().to_csv(index=False).encode(), "it can be text-classification"),
+    "no epochs": (["--epochs", "0"], "good.csv", rows().to_csv(index=False).encode(), "not between"),
+    "a ratio of 500": (["--warmup-ratio", "500"], "good.csv", rows().to_csv(index=False).encode(), "not between"),
+    "not a number": (["--learning-rate", "fast"], "good.csv", rows().to_csv(index=False).encode(), "--learning-rate"),
+    "output is a file": (["--out", "good.csv"], "good.csv", rows().to_csv(index=False).encode(), "is a file"),
+    "output below a file": (["--out", "good.csv/run"], "good.csv", rows().to_csv(index=False).encode(), "is a file"),
+    "output can't be written": (["--out", "/proc/course-run"], "good.csv", rows().to_csv(index=False).encode(), "can't be written"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
+    options, name, raw, words = BAD[case]
+    if raw is not None: (tmp_path / name).write_bytes(raw)
+    before = sorted(tmp_path.rglob("*"))
+    done = run_course("fine-tune", "--data", name, *([] if "--out" in options else ["--out", "run"]), *options, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stdout == "" and "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_label_the_model_does_not_know(small_run, tmp_path):
+    (tmp_path / "new.csv").write_text("text,label\na lovely film,pos\nso so,meh\n")
+    done = run_course("evaluate", small_run, "--data", tmp_path / "new.csv")
+    assert done.returncode == 2 and "new.csv:3, column 'label'" in done.stderr and "'meh'" not in done.stdout and "neg, pos" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_that_is_none(tmp_path, small_run):
+    for arguments in (["evaluate", tmp_path, "--data", "reviews"], ["predict", tmp_path / "x", "A"]):
+        done = run_course(*arguments)
+        assert done.returncode == 2 and "no run folder" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_misuse_of_the_command_line():
+    for arguments in (["fine-tune"], ["nonsense"], ["run", "--seed", "x"], ["run", "--preset", "huge"]):
+        done = run_course(*arguments)
+        assert done.returncode == 2 and done.stderr.startswith("course: ") and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert run_course("--help").returncode == 0
+
+
+def test_real_rotten_tomatoes(real_data, tmp_path):
+    folder = real_data / "rotten_tomatoes"
+    done = run_course("fine-tune", "--data", folder / "train.csv", "--validation", folder / "validation.csv", "--out", tmp_path / "rt", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((tmp_path / "rt/recipe.json").read_text())
+    assert recipe["rows"] == {"train": 8530, "validation": 1066} and recipe["classes"] == {"0": 4265, "1": 4265}
+    result = json.loads(run_course("evaluate", tmp_path / "rt", "--data", folder / "validation.csv", "--json").stdout)
+    assert result["n"] == 1066 and result["metrics"]["accuracy"]["low"] > 0.6 and result["baselines"]["majority"]["accuracy"]["value"] == 0.5
+    assert 0.7 < result["baselines"]["tfidf_logistic_regression"]["accuracy"]["value"] < 0.82
+    assert result["metrics"] == json.loads((tmp_path / "rt/metrics.json").read_text())["metrics"]
+
+
+def test_real_ag_news(real_data, tmp_path):
+    done = run_course("fine-tune", "--data", real_data / "ag_news" / "train.csv", "--text", "title,description", "--out", tmp_path / "ag", "--epochs", "1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(run_course("evaluate", tmp_path / "ag", "--data", real_data / "ag_news" / "train.csv", "--json").stdout)
+    assert set(json.loads((tmp_path / "ag/recipe.json").read_text())["classes"]) == {"1", "2", "3", "4"} and result["metrics"]["accuracy"]["low"] > 0.7
+    assert json.loads((tmp_path / "ag/metrics.json").read_text())["split"] == "test"
