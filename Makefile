@@ -9,7 +9,7 @@ course: .venv/course   ## set up, fine-tune, say where the plot and the model ar
 	$(BIN)/course run --out runs/first --force
 
 test: .venv/dev        ## the package agrees with the notebooks, pytest, every notebook through nbval
-	$(BIN)/python -m pytest tests nbs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests nbs
 
 lab: .venv/course      ## JupyterLab on the chapters
 	$(BIN)/course lab

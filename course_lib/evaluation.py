@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['confusion_matrix', 'accuracy', 'macro_f1', 'roc_auc', 'bootstrap_interval', 'wilson_interval', 'score',
-           'majority_baseline', 'tfidf_baseline', 'baselines', 'plot_confusion', 'roc_curve', 'plot_roc', 'reliability',
-           'expected_calibration_error', 'plot_reliability', 'worst', 'open_test', 'plot_scores']
+           'majority_baseline', 'tfidf_baseline', 'baselines', 'plain', 'plot_confusion', 'roc_curve', 'plot_roc',
+           'reliability', 'expected_calibration_error', 'plot_reliability', 'worst', 'open_test', 'plot_scores']
 
-# %% ../nbs/06_evaluation.ipynb #8038c267
+# %% ../nbs/06_evaluation.ipynb #9536b4e3
 import math
+from datetime import datetime, timezone
 
 import numpy as np
 import pandas as pd
@@ -75,14 +76,14 @@ def score(labels: np.ndarray, # (rows,)
              "roc_auc": (roc_auc(labels, probabilities), *bootstrap_interval(roc_auc, labels, probabilities))}
     return {name: dict(zip(("value", "low", "high"), values)) for name, values in table.items() if not math.isnan(values[0])}
 
-# %% ../nbs/06_evaluation.ipynb #8ca2b6e6
+# %% ../nbs/06_evaluation.ipynb #026df8d0
 def majority_baseline(counts: list, # rows of each class in the training data
                       n: int) -> np.ndarray: # probabilities, (n, classes)
     "The shares of the classes in the training data, for every row the same."
     return np.tile(np.array(counts) / sum(counts), (n, 1))
 
 def tfidf_baseline(train: Dataset, texts: list) -> np.ndarray: # probabilities, (texts, classes)
-    "Logistic regression on TF-IDF of words and signs (scikit-learn's defaults), trained on `train`."
+    "Logistic regression on TF-IDF of words and punctuation, trained on `train` (otherwise scikit-learn's defaults)."
     model = make_pipeline(TfidfVectorizer(token_pattern=r"\w+|[^\w\s]+"), LogisticRegression(max_iter=1000))
     model.fit(train["text"][:], train["label"][:])
     probabilities = np.zeros((len(texts), train.features["label"].num_classes))
@@ -95,7 +96,12 @@ def baselines(train: Dataset, test: Dataset) -> dict: # {baseline: {metric: {"va
     return {"majority": score(labels, majority_baseline(counts, len(labels))),
             "tfidf_logistic_regression": score(labels, tfidf_baseline(train, test["text"][:]))}
 
-# %% ../nbs/06_evaluation.ipynb #f5998285
+# %% ../nbs/06_evaluation.ipynb #5d7fc139
+def plain(name: str) -> str:
+    "A class name as matplotlib should write it: not as a formula, not hidden, not too long."
+    short = name if len(name) < 20 else name[:19] + "…"
+    return ("\u200b" if short.startswith("_") else "") + short.replace("$", r"\$")
+
 def plot_confusion(labels: np.ndarray, predictions: np.ndarray, names: list) -> Figure:
     "The confusion matrix, coloured by the share of the true class, with the counts written in."
     counts = confusion_matrix(labels, predictions, len(names))
@@ -104,12 +110,12 @@ def plot_confusion(labels: np.ndarray, predictions: np.ndarray, names: list) -> 
     image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=1)
     if len(names) <= 12:
         for (i, j), n in np.ndenumerate(counts): ax.text(j, i, f"{n}", ha="center", va="center", color="black" if shares[i, j] > 0.5 else "white")
-    shown = [n if len(n) < 20 else n[:19] + "…" for n in names]
+    shown = [plain(n) for n in names]
     ax.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=shown, yticklabels=shown, xlabel="answer", ylabel="truth", title=f"Confusion matrix, n = {len(labels):,}")
     ax.tick_params(axis="x", rotation=0 if len(names) <= 4 else 90); ax.grid(False); fig.colorbar(image, label="share of the true class")
     return fig
 
-# %% ../nbs/06_evaluation.ipynb #ebd112eb
+# %% ../nbs/06_evaluation.ipynb #f0d1b9d8
 def roc_curve(positive: np.ndarray, scores: np.ndarray) -> tuple: # (false positive rate, true positive rate), from 0 to 1
     "What is falsely called and what is found as the threshold falls; a tie is one step."
     order = np.argsort(-scores, kind="stable")
@@ -121,12 +127,12 @@ def plot_roc(labels: np.ndarray, probabilities: np.ndarray, names: list) -> Figu
     "ROC curve of the second of two classes, or of each of the first seven against the rest."
     fig, ax = new_figure(width=4.8, height=4.4)
     for c in [1] if len(names) == 2 else range(min(7, len(names))):
-        if 0 < (labels == c).sum() < len(labels): ax.plot(*roc_curve(labels == c, probabilities[:, c]), color=COLORS[c % 7], label=names[c][:24])
+        if 0 < (labels == c).sum() < len(labels): ax.plot(*roc_curve(labels == c, probabilities[:, c]), color=COLORS[c % 7], label=plain(names[c]))
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="guessing")
-    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, n = {len(labels):,}", aspect="equal"); ax.legend(loc="lower right")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, n = {len(labels):,}" + (f", first 7 of {len(names)} classes" if len(names) > 7 else ""), aspect="equal"); ax.legend(loc="lower right")
     return fig
 
-# %% ../nbs/06_evaluation.ipynb #cc3c8e9c
+# %% ../nbs/06_evaluation.ipynb #46aa1924
 def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame: # rows: bins that hold answers
     "For answers of similar confidence: how many, how confident on average, and what share is right."
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
@@ -145,7 +151,7 @@ def plot_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     low, high = np.array([wilson_interval(round(a * n), int(n)) for a, n in zip(table["accuracy"], table["n"])]).T
     ax.errorbar(table["confidence"], table["accuracy"], yerr=np.clip([table["accuracy"] - low, high - table["accuracy"]], 0, 1), fmt="o-", capsize=3, label="answers, with 95 % interval")
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="as sure as right")
-    ax.set(xlabel="confidence of the answer", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02), aspect="equal",
+    ax.set(xlabel="confidence of the answer", ylabel="share that is right", xlim=(1 / probabilities.shape[1] - 0.02, 1.02), ylim=(0, 1.02),
            title=f"Reliability, ECE = {expected_calibration_error(labels, probabilities):.2f}, n = {len(labels):,}"); ax.legend(loc="upper left")
     return fig
 
@@ -159,13 +165,14 @@ def worst(dataset: Dataset, # with `text` and `label`
     return pd.DataFrame({"text": [dataset[int(i)]["text"] for i in rows], "truth": [names[labels[i]] for i in rows],
                          "answer": [names[probabilities[i].argmax()] for i in rows], "probability of the truth": given[rows].round(3)})
 
-# %% ../nbs/06_evaluation.ipynb #5f5f05f2
+# %% ../nbs/06_evaluation.ipynb #e0b416af
 def open_test(splits: DatasetDict, recipe: dict) -> tuple: # (name of the split, Dataset)
     "The rows for the final score: `test`, or `validation` where there is none. Writes the opening into the recipe; raises InputError if the rows have changed."
     name = "test" if "test" in splits else "validation"
     found, expected = fingerprint(splits[name]), recipe.get("fingerprints", {}).get(name)
     if expected and found != expected: raise InputError(f"{name} – its fingerprint is {found}, the recipe says {expected} – the data have changed since the run began")
-    recipe["opened"] = {"split": name, "fingerprint": found, "rows": len(splits[name])}
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    recipe.setdefault("opened", []).append({"split": name, "fingerprint": found, "rows": len(splits[name]), "at": now})
     return name, splits[name]
 
 # %% ../nbs/06_evaluation.ipynb #e87b2c2b

@@ -76,7 +76,7 @@ def load(name: str, # tiny-gpt2, minilm, a folder, or a hub id such as gpt2
     set_padding(name, model, tokenizer)
     return model.eval(), tokenizer
 
-# %% ../nbs/03_models.ipynb #a0ace1fa
+# %% ../nbs/03_models.ipynb #becabdd8
 def head_config(name: str, found, labels: list) -> dict:
     "Configuration of a head for these classes; raises InputError if the checkpoint has a trained head for others."
     trained = any("ForSequenceClassification" in a for a in found.architectures or [])
@@ -88,7 +88,7 @@ def head_config(name: str, found, labels: list) -> dict:
 def check_weights(name: str, model: PreTrainedModel, info: dict) -> None:
     "Raise InputError if weights of the model's body were not in the checkpoint (a new head or pooler may be missing)."
     body = model.base_model_prefix + "."
-    missing = [k for k in info["missing_keys"] if k.startswith(body) and "pooler" not in k]
+    missing = sorted(k for k in info["missing_keys"] if k.startswith(body) and "pooler" not in k)
     if missing: raise InputError(f"{name} – {len(missing)} pre-trained weights are missing, {missing[0]} for one – the checkpoint is of another kind than its config.json says")
 
 def set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -129,9 +129,9 @@ def freeze(model: PreTrainedModel, n_layers: int) -> PreTrainedModel: # the same
         for p in model.base_model.parameters(): p.requires_grad = id(p) in kept
     return model
 
-# %% ../nbs/03_models.ipynb #f5e6ab87
-def training_flops(model: PreTrainedModel, n_tokens: int, # tokens of all texts, padding included
-                   length: int) -> float: # of one text, in tokens
+# %% ../nbs/03_models.ipynb #e9406248
+def training_flops(model: PreTrainedModel, n_tokens: int, # tokens of all texts, with their padding if it is computed on
+                   length: float) -> float: # of one text, in tokens
     "Floating-point operations to train on `n_tokens` once: 6 a weight and token, and 12 x layers x width x length for attention."
     width, depth = model.config.hidden_size, len(blocks(model))
     return n_tokens * (6 * sum(p.numel() for p in blocks(model).parameters()) + 12 * depth * width * length)

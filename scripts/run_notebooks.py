@@ -42,6 +42,6 @@ def fill_readme():
 
 
 if __name__ == "__main__":
-    for path in map(Path, sys.argv[1:] or sorted(NBS.glob("*.ipynb"))):
-        print(f"{path.name:28} {run(path):6.1f} s", flush=True)
-    fill_readme()
+    paths = [Path(p).resolve() for p in sys.argv[1:] or sorted(NBS.glob("*.ipynb"))]
+    for path in paths: print(f"{path.name:28} {run(path):6.1f} s", flush=True)
+    if NBS / "index.ipynb" in paths: fill_readme()

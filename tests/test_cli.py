@@ -2,15 +2,18 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, run_course
+from conftest import run_course
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from course_lib.cli import main
 
 FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint"}
 QUICK = ["--epochs", "1", "--max-length", "24"]
@@ -40,7 +43,7 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     assert {p.name for p in out.iterdir()} == FILES
     recipe, metrics = (json.loads((out / n).read_text()) for n in ("recipe.json", "metrics.json"))
     assert recipe["model"] == "tiny-gpt2" and recipe["seed"] == 0 and set(recipe["fingerprints"]) == {"train", "validation", "test"} and "torch" in recipe["versions"]
-    assert recipe["opened"]["split"] == "test" == metrics["split"] and metrics["n"] == recipe["rows"]["test"]
+    assert [o["split"] for o in recipe["opened"]] == ["test"] == [metrics["split"]] and metrics["n"] == recipe["rows"]["test"]
     assert set(metrics) == {"split", "n", "metrics", "baselines"} and set(metrics["baselines"]) == {"majority", "tfidf_logistic_regression"}
     for scores in (metrics["metrics"], *metrics["baselines"].values()):
         assert all(set(m) == {"value", "low", "high"} and m["low"] <= m["value"] <= m["high"] for m in scores.values())
@@ -52,7 +55,7 @@ def test_the_main_job_writes_the_whole_folder(first_run):
         with Image.open(out / f"{name}.png") as picture: assert picture.width > 300 and picture.text["Description"]
     card = (out / "README.md").read_text()
     assert f"{metrics['metrics']['accuracy']['value']:.3f}" in card and "AutoTokenizer" in card and card.startswith("---\n")
-    assert f"accuracy {metrics['metrics']['accuracy']['value']:.3f}" in done.stdout and str(out / "loss.png") in done.stdout and "time " in done.stdout
+    assert f"accuracy {metrics['metrics']['accuracy']['value']:.3f}" in done.stdout and str(out / "loss.png") in done.stdout and " s. Open the chapters" in done.stderr
 
 
 def test_the_main_job_beats_guessing_clearly(first_run):
@@ -107,6 +110,28 @@ def test_an_existing_folder(small_run, data, tmp_path):
     assert done.returncode == 2 and "other things" in done.stderr and (tmp_path / "photos/cat.jpg").exists()
 
 
+def test_force_never_deletes_what_is_not_of_a_run(data, small_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    shutil.copy(data, run / "films.csv")
+    done = run_course("fine-tune", "--data", run / "films.csv", "--out", run, "--force", *QUICK)
+    assert done.returncode == 2 and "films.csv" in done.stderr and (run / "films.csv").exists() and (run / "metrics.json").exists()
+    (run / "films.csv").unlink()
+    done = run_course("fine-tune", "--data", data, "--model", run / "model", "--out", run, "--force", *QUICK)
+    assert done.returncode == 2 and "would be lost" in done.stderr and (run / "model/model.safetensors").exists()
+    done = run_course("fine-tune", "--data", data, "--out", run, "--force", "--device", "nonsense", *QUICK)
+    assert done.returncode == 2 and (run / "metrics.json").exists(), "an old run must survive a mistake in the new one"
+
+
+def test_evaluating_after_the_training_file_got_a_new_class(tmp_path):
+    rows().to_csv(tmp_path / "films.csv", index=False)
+    assert run_course("fine-tune", "--data", tmp_path / "films.csv", "--out", tmp_path / "run", *QUICK).returncode == 0
+    rows().to_csv(tmp_path / "new.csv", index=False)
+    pd.concat([rows(), pd.DataFrame({"text": [f"so so {i}" for i in range(20)], "label": "meh"})]).to_csv(tmp_path / "films.csv", index=False)
+    done = run_course("evaluate", tmp_path / "run", "--data", tmp_path / "new.csv", "--json")
+    assert done.returncode == 0 and set(json.loads(done.stdout)["baselines"]) == {"majority"}
+
+
 def test_force_replaces_a_run(data, tmp_path):
     command = ["fine-tune", "--data", data, "--out", tmp_path / "run", *QUICK]
     assert run_course(*command).returncode == 0
@@ -117,7 +142,7 @@ def test_force_replaces_a_run(data, tmp_path):
 def test_evaluate(small_run, data, tmp_path):
     done = run_course("evaluate", small_run, "--data", data, "--json")
     result = json.loads(done.stdout)
-    assert done.returncode == 0 and result["n"] == 60 and result["trained_on"] == 42 and "were trained on" in done.stderr
+    assert done.returncode == 0 and result["n"] == 60 and result["trained_on"] == json.loads((small_run / "recipe.json").read_text())["rows"]["train"] and "were trained on" in done.stderr
     assert set(result["metrics"]["accuracy"]) == {"value", "low", "high"} and set(result["baselines"]) == {"majority", "tfidf_logistic_regression"}
     rows(30).sample(frac=1, random_state=0).to_csv(tmp_path / "a.csv", index=False); rows(30).to_csv(tmp_path / "b.csv", index=False)
     a, b = (json.loads(run_course("evaluate", small_run, "--data", tmp_path / f"{n}.csv", "--json").stdout) for n in "ab")
@@ -163,6 +188,8 @@ BAD = {
     "unknown task": (["--task", "translation"], "good.csv", rows().to_csv(index=False).encode(), "it can be text-classification"),
     "no epochs": (["--epochs", "0"], "good.csv", rows().to_csv(index=False).encode(), "not between"),
     "a ratio of 500": (["--warmup-ratio", "500"], "good.csv", rows().to_csv(index=False).encode(), "not between"),
+    "no such device": (["--device", "nonsense"], "good.csv", rows().to_csv(index=False).encode(), "can't be used here"),
+    "labels twice": (["--labels", "pos,neg,pos"], "good.csv", rows().to_csv(index=False).encode(), "different names"),
     "not a number": (["--learning-rate", "fast"], "good.csv", rows().to_csv(index=False).encode(), "--learning-rate"),
     "output is a file": (["--out", "good.csv"], "good.csv", rows().to_csv(index=False).encode(), "is a file"),
     "output below a file": (["--out", "good.csv/run"], "good.csv", rows().to_csv(index=False).encode(), "is a file"),
@@ -171,13 +198,16 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, monkeypatch, capfd):
+    "In this process, which saves the start of Python; the exit codes of a process of its own are tested below."
     options, name, raw, words = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     if raw is not None: (tmp_path / name).write_bytes(raw)
     before = sorted(tmp_path.rglob("*"))
-    done = run_course("fine-tune", "--data", name, *([] if "--out" in options else ["--out", "run"]), *options, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stdout == "" and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as end: main(["fine-tune", "--data", name, *([] if "--out" in options else ["--out", "run"]), *options])
+    out, error = capfd.readouterr()
+    assert end.value.code == 2 and words in error and error.count("\n") == 1 and out == "" and "Traceback" not in error
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -197,7 +227,9 @@ def test_misuse_of_the_command_line():
     for arguments in (["fine-tune"], ["nonsense"], ["run", "--seed", "x"], ["run", "--preset", "huge"]):
         done = run_course(*arguments)
         assert done.returncode == 2 and done.stderr.startswith("course: ") and done.stderr.count("\n") == 1 and done.stdout == ""
-    assert run_course("--help").returncode == 0
+    gone = run_course("fine-tune", "--data", "gone.csv")
+    assert gone.returncode == 2 and gone.stderr.count("\n") == 1 and "no such file" in gone.stderr
+    assert run_course("--help").returncode == run_course().returncode == 0
 
 
 def test_real_rotten_tomatoes(real_data, tmp_path):
@@ -216,5 +248,5 @@ def test_real_ag_news(real_data, tmp_path):
     done = run_course("fine-tune", "--data", real_data / "ag_news" / "train.csv", "--text", "title,description", "--out", tmp_path / "ag", "--epochs", "1")
     assert done.returncode == 0, done.stderr
     result = json.loads(run_course("evaluate", tmp_path / "ag", "--data", real_data / "ag_news" / "train.csv", "--json").stdout)
-    assert set(json.loads((tmp_path / "ag/recipe.json").read_text())["classes"]) == {"1", "2", "3", "4"} and result["metrics"]["accuracy"]["low"] > 0.7
+    assert set(json.loads((tmp_path / "ag/recipe.json").read_text())["classes"]) == {"0", "1", "2", "3"} and result["metrics"]["accuracy"]["low"] > 0.7
     assert json.loads((tmp_path / "ag/metrics.json").read_text())["split"] == "test"

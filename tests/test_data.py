@@ -193,6 +193,6 @@ def test_real_rotten_tomatoes(real_data):
 
 def test_real_ag_news(real_data):
     splits = load_data(str(real_data / "ag_news" / "train.csv"), text="title,description")
-    assert splits["train"].features["label"].names == ["1", "2", "3", "4"] and "\n" in splits["train"][0]["text"]
-    shares = audit(splits)[["1", "2", "3", "4"]]
+    assert splits["train"].features["label"].names == ["0", "1", "2", "3"] and "\n" in splits["train"][0]["text"]
+    shares = audit(splits)[["0", "1", "2", "3"]]
     assert (shares - shares.loc["train"]).abs().max().max() < 0.01 and (audit(splits)["also in train"] == 0).all()

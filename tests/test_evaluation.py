@@ -98,7 +98,9 @@ def test_baselines_on_real_words_and_on_none():
 def test_the_test_part_has_one_door():
     splits, recipe = load_data("reviews"), {}
     name, rows = open_test(splits, recipe)
-    assert name == "test" and recipe["opened"] == {"split": "test", "fingerprint": fingerprint(rows), "rows": len(rows)}
+    assert name == "test" and {k: recipe["opened"][0][k] for k in ("split", "fingerprint", "rows")} == {"split": "test", "fingerprint": fingerprint(rows), "rows": len(rows)}
+    open_test(splits, recipe)
+    assert len(recipe["opened"]) == 2, "each opening is written down"
     with pytest.raises(InputError, match="have changed"): open_test(splits, {"fingerprints": {"test": "0" * 16}})
     splits.pop("test")
     assert open_test(splits, {})[0] == "validation"
