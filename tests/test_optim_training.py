@@ -3,6 +3,7 @@ import copy
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import get_scheduler
@@ -176,8 +177,10 @@ def test_history(base):
     train = history[history["split"] == "train"]
     assert train["step"].tolist() == list(range(1, 25)) and history[history["split"] == "validation"]["step"].tolist() == [12, 24]
     assert train["tokens"].iloc[-1] == 2 * sum(len(i) for i in base[1]["input_ids"]) and train["learning_rate"].iloc[0] == 0
-    axes = plot_history(history, 2).axes[0]
-    assert axes.get_xlabel() and "nats" in axes.get_ylabel() and len(axes.get_lines()) == 4
+    long = pd.concat([history.assign(step=history["step"] + 24 * i) for i in range(3)])
+    for table, lines in (history, 3), (long, 4):                       # a running mean needs enough steps
+        axes = plot_history(table, 2).axes[0]
+        assert axes.get_xlabel() and "nats" in axes.get_ylabel() and len(axes.get_lines()) == lines
 
 
 def test_a_label_without_an_output_is_found_before_the_first_step(base):
