@@ -31,14 +31,14 @@ def say(*lines: str) -> None:
     "Print to standard error, where everything goes that is not a result."
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
-# %% ../nbs/c_command_line.ipynb #841282b0
+# %% ../nbs/c_command_line.ipynb #c95db4b0
 def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     "Fine-tune, then say how good it is and where everything lies."
     start = time.perf_counter()
     from course_lib.runs import Recipe, fine_tune
     metrics = fine_tune(Recipe(**settings), out, resume, force)
     print_scores(metrics)
-    print(f"\nplot   {out / 'loss.png'}\nmodel  {out / 'model'}\ncard   {out / 'README.md'}")
+    print(f"\nplot   {out / 'loss.png'}\nmodel  {out / 'model'}\ncard   {out / 'README.md'}", flush=True)
     say(f"\n{time.perf_counter() - start:.0f} s. Open the chapters with: make lab (or: course lab)")
 
 def print_scores(metrics: dict) -> None:
