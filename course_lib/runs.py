@@ -29,7 +29,7 @@ from .show import figure_png
 from .tokens import tokenize
 from .training import describe_history, fit, pick_device, plot_history, predict_logits, write_atomically
 
-# %% ../nbs/06_runs.ipynb #ce96b955
+# %% ../nbs/06_runs.ipynb #bcd3b365
 LEARNING_RATES = {"tiny-gpt2": 5e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
 
 @dataclass
@@ -64,6 +64,7 @@ class Recipe:
         if self.learning_rate is None: self.learning_rate = LEARNING_RATES.get(self.model, 5e-5)
         check_recipe(self)
 
+# %% ../nbs/06_runs.ipynb #fb7ddead
 PRESETS = {"tiny": {}, "small": {"model": "minilm", "batch_size": 32},
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
@@ -81,7 +82,7 @@ def check_recipe(recipe: Recipe) -> None:
     names = recipe.labels or ["a", "b"]
     if not all(names) or len(set(names)) < max(2, len(names)): raise InputError(f"--labels {','.join(names)} – needs two or more different names, joined by commas")
 
-# %% ../nbs/06_runs.ipynb #d4211833
+# %% ../nbs/06_runs.ipynb #236ac700
 RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint"}
 
 def check_folder(out: Path, resume: bool, force: bool, inputs: list) -> None:
@@ -97,6 +98,7 @@ def check_folder(out: Path, resume: bool, force: bool, inputs: list) -> None:
     if inside: raise InputError(f"{out} – {inside[0]} lies in it and would be lost – give another folder with --out")
     if not resume and not force: raise InputError(f"{out} – holds a run already – pass --resume to go on with it, --force to replace it, or --out for another folder")
 
+# %% ../nbs/06_runs.ipynb #53c8faee
 def record(recipe: Recipe, splits: DatasetDict) -> dict: # the content of recipe.json
     "The recipe with what else is needed to repeat the run: rows, fingerprints, classes, versions, threads."
     names = splits["train"].features["label"].names
@@ -105,6 +107,7 @@ def record(recipe: Recipe, splits: DatasetDict) -> dict: # the content of recipe
             "rows": {k: len(v) for k, v in splits.items()}, "fingerprints": {k: fingerprint(v) for k, v in splits.items()},
             "versions": versions, "threads": torch.get_num_threads()}
 
+# %% ../nbs/06_runs.ipynb #8fb97190
 def begin(out: Path, new: dict, resume: bool) -> dict: # the content of recipe.json
     "Make the folder with its recipe.json, replacing an old run; if resuming, keep the old one, and raise InputError where it says something else."
     old = read_json_file(out / "recipe.json") if resume and (out / "recipe.json").exists() else None
@@ -129,7 +132,7 @@ def read_json_file(path: Path) -> dict:
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise InputError(f"{path} – can't be read ({type(e).__name__}) – the run is damaged; start it again with --force") from None
 
-# %% ../nbs/06_runs.ipynb #92ce6159
+# %% ../nbs/06_runs.ipynb #585a567f
 def fine_tune(recipe: Recipe, out, # the run folder
               resume: bool = False, force: bool = False, # what to do if it is there
               progress: bool = True) -> dict: # the content of metrics.json
@@ -151,6 +154,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
     write_run(out, written, history, metrics, rows, probabilities, model, tokenizer)
     return metrics
 
+# %% ../nbs/06_runs.ipynb #f56fab82
 def report(labels: np.ndarray, probabilities: np.ndarray) -> dict:
     "The part of metrics.json that is about the model."
     return {"n": len(labels), "metrics": score(labels, probabilities)}
@@ -189,7 +193,7 @@ def save_model(folder: Path, model, tokenizer) -> None:
         model.save_pretrained(temporary); tokenizer.save_pretrained(temporary)
     temporary.rename(folder)
 
-# %% ../nbs/06_runs.ipynb #b3763713
+# %% ../nbs/06_runs.ipynb #417b11a1
 def score_table(metrics: dict) -> str: # Markdown
     "Model and baselines, one line each, value and 95 % interval."
     rows = {"**this model**": metrics["metrics"], **{k.replace("_", " "): v for k, v in metrics["baselines"].items()}}
@@ -198,6 +202,7 @@ def score_table(metrics: dict) -> str: # Markdown
     lines = ["| | " + " | ".join(k.replace("_", " ") for k in kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     return "\n".join(lines + [f"| {who} | " + " | ".join(cell(s.get(k)) for k in kinds) + " |" for who, s in rows.items()])
 
+# %% ../nbs/06_runs.ipynb #1215bd03
 def verdict(metrics: dict) -> str: # a sentence
     "How the accuracy compares with that of counting words, if the two intervals don't overlap."
     model, words = metrics["metrics"]["accuracy"], metrics["baselines"]["tfidf_logistic_regression"]["accuracy"]
@@ -205,6 +210,7 @@ def verdict(metrics: dict) -> str: # a sentence
     if model["high"] < words["low"]: return "The model's accuracy is below what counting words (TF-IDF) gets: it is not worth its price on these data."
     return "The intervals of the model and of counting words (TF-IDF) overlap: on these rows alone, don't call it better."
 
+# %% ../nbs/06_runs.ipynb #18dc9e32
 def model_card(recipe: dict, history: pd.DataFrame, metrics: dict) -> str: # Markdown with a YAML head
     "The model card: what it is, how good, from which data, how to load it, and what to be careful about."
     head = ModelCardData(library_name="transformers", pipeline_tag=recipe["task"], tags=["course-lib"]).to_yaml()

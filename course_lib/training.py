@@ -54,7 +54,7 @@ def training_step(model: PreTrainedModel, batch: dict, optimizer: torch.optim.Op
     optimizer.step(); schedule.step()
     return loss.item()
 
-# %% ../nbs/05_training.ipynb #ffb4aa84
+# %% ../nbs/05_training.ipynb #80a6c1b6
 def write_atomically(path, write) -> None: # `write` is called with the path of a temporary file
     "Write a file so that at any moment the old or the whole new content is there."
     path = Path(path)
@@ -70,6 +70,7 @@ def save_checkpoint(folder, model: PreTrainedModel, optimizer, schedule, progres
              "random": random_state(model.device), "progress": progress}
     write_atomically(Path(folder) / "state.pt", lambda path: torch.save(state, path))
 
+# %% ../nbs/05_training.ipynb #ab728899
 def load_checkpoint(folder, model: PreTrainedModel, optimizer, schedule) -> dict | None: # progress, or None if there is no checkpoint
     "Take the state of a run back from `folder/state.pt`; raises InputError if it belongs to another model."
     path = Path(folder) / "state.pt"
