@@ -9,7 +9,7 @@ __all__ = ['MAGIC', 'MAX_PROBLEMS', 'TEXT_NAMES', 'LABEL_NAMES', 'InputError', '
            'audit', 'word_runs', 'near_duplicates', 'split', 'fingerprint', 'load_data', 'is_hub_name', 'find_file',
            'resplit']
 
-# %% ../nbs/01_data.ipynb #d4423758
+# %% ../nbs/01_data.ipynb #b3ad538a
 import csv, hashlib, io, json, random, re, socket
 from collections import Counter, defaultdict
 from contextlib import contextmanager
@@ -24,8 +24,6 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets.table import InMemoryTable
 from huggingface_hub import constants
-from scipy.sparse import triu
-from sklearn.feature_extraction.text import CountVectorizer
 
 # %% ../nbs/01_data.ipynb #04e47cc4
 class InputError(ValueError):
@@ -283,7 +281,7 @@ def audit(splits: DatasetDict) -> pd.DataFrame: # one row for each split
                        "repeated": len(keys) - len(set(keys)), "contradictory": len(set(zip(keys, part["label"]))) - len(set(keys)), "also in train": 0 if name == "train" else sum(k in train for k in keys)}
     return pd.DataFrame.from_dict(table, orient="index")
 
-# %% ../nbs/01_data.ipynb #f77b09bf
+# %% ../nbs/01_data.ipynb #2bf81d50
 def word_runs(text: str, n: int = 3) -> list: # of strings
     "All runs of `n` words of a text, without case and punctuation; the whole of it if it is shorter."
     words = re.findall(r"\w+", text.casefold())
@@ -293,6 +291,8 @@ def near_duplicates(splits: dict, # of data sets with `text`
                     threshold: float = 0.5, # of the Jaccard index of their runs of three words
                    ) -> pd.DataFrame: # split_a, row_a, split_b, row_b, similarity; the most alike first
     "Pairs of rows, within and across splits, whose texts are variants of each other (Broder 1997)."
+    from scipy.sparse import triu
+    from sklearn.feature_extraction.text import CountVectorizer # here, so that reading a table doesn't wait for it
     place = [(name, i) for name, part in splits.items() for i in range(len(part))]
     runs = CountVectorizer(analyzer=word_runs, binary=True).fit_transform([t for part in splits.values() for t in part["text"]])
     common, size = triu(runs.astype(int) @ runs.T.astype(int), 1).tocoo(), np.asarray(runs.sum(1)).ravel()
