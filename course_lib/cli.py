@@ -132,6 +132,7 @@ def measure_machine() -> dict:
     import torch, transformers
     from course_lib.data import load_data
     from course_lib.models import load
+    from course_lib.runs import PRESETS
     from course_lib.tokens import tokenize
     from course_lib.training import fit, pick_device
     device, n = pick_device(), 1024
@@ -147,7 +148,7 @@ def measure_machine() -> dict:
     return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__, "machine": f"{platform.system()} {platform.machine()}",
             "device": str(device), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "memory_GiB": round(memory, 1) if memory else None,
             "free_disk_GiB": round(shutil.disk_usage(".").free / 2**30, 1), "matrix_product_GFLOP_per_s": round(2 * n**3 / sorted(times)[6] / 1e9),
-            "training_tokens_per_s": round(speed), "main_job_minutes": round(3 * epoch / 60 + 0.3, 1)}
+            "training_tokens_per_s": round(speed), "main_job_minutes": round(PRESETS["tiny"]["epochs"] * epoch / 60 + 0.3, 1)}
 
 def timed(f) -> float:
     "Seconds that a call takes."

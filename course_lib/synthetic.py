@@ -77,6 +77,7 @@ DIRT = {
     "empty": lambda text, rng: " ",
 }
 
+# %% ../nbs/01_synthetic.ipynb #24f4479c
 def make_dirty(dataset: Dataset, # with `text` and a ClassLabel `label`
                seed: int = 0, share: float = 0.02, # of the rows, for each kind of dirt
               ) -> pd.DataFrame: # text, label (names); planted: the kind of dirt, or an empty string; source: number of the clean row

@@ -141,7 +141,7 @@ def corpus(tmp_path):
 def test_pretrain_gives_a_model_that_loads_and_trains(family, corpus, tmp_path):
     log = pretrain([corpus], family, tmp_path / "m", tokens=12 * 8 * LENGTH, progress=False)
     assert list(log.columns) == ["step", "tokens", "loss", "learning_rate", "seconds", "perplexity"] and log["tokens"].iloc[-1] == 12 * 8 * LENGTH
-    assert {"config.json", "model.safetensors", "tokenizer.json", "log.csv", "pretraining.json"} <= {p.name for p in (tmp_path / "m").iterdir()} and not (tmp_path / "m" / "checkpoint").exists()
+    assert {"config.json", "model.safetensors", "tokenizer.json", "log.csv", "recipe.json"} <= {p.name for p in (tmp_path / "m").iterdir()} and not (tmp_path / "m" / "checkpoint").exists()
     model, tokenizer = load(str(tmp_path / "m"), labels=["a", "b"])
     assert getattr(model.config, DROPOUT[family][0]) == 0.1 and tokenizer("a film")["input_ids"][-1] == tokenizer.eos_token_id
     with pytest.raises(InputError, match="--resume"): pretrain([corpus], family, tmp_path / "m", tokens=12 * 8 * LENGTH, progress=False)
@@ -151,11 +151,13 @@ def test_pretrain_gives_a_model_that_loads_and_trains(family, corpus, tmp_path):
 
 
 def test_distilling_from_any_encoder(corpus, tmp_path):
-    pretrain([corpus], "gpt2", tmp_path / "m", tokens=10 * 8 * LENGTH, progress=False)
-    log = pretrain([corpus], "gpt2", tmp_path / "m", teacher="tiny-gpt2", tokens=10 * 8 * LENGTH, resume=True, progress=False)    # the second stage can follow later
-    with pytest.raises(InputError, match="teacher"): pretrain([corpus], "gpt2", tmp_path / "m", teacher="minilm", tokens=10 * 8 * LENGTH, resume=True)
-    assert load_tokenizer(tmp_path / "m").backend_tokenizer.truncation is None
-    assert {"cosine_loss", "contrastive_loss", "language_model_loss"} <= set(log.columns) and (tmp_path / "m" / "log.csv").exists() and load(str(tmp_path / "m"), labels=["a", "b"])
+    out = tmp_path / "m"
+    log = pretrain([corpus], "gpt2", out, teacher="tiny-gpt2", tokens=10 * 8 * LENGTH, progress=False)
+    with pytest.raises(InputError, match="teacher"): pretrain([corpus], "gpt2", out, teacher="minilm", tokens=10 * 8 * LENGTH, resume=True)
+    assert load_tokenizer(out).backend_tokenizer.truncation is None
+    assert {"cosine_loss", "contrastive_loss", "language_model_loss"} <= set(log.columns) and (out / "log.csv").exists()
+    plain, distilled = (load(str(f), labels=["a", "b"])[0].base_model.wte.weight for f in (out / "plain", out))
+    assert not torch.equal(plain, distilled) and not (out / "plain" / "log_distil.csv").exists()
 
 
 def test_teacher_states_do_not_depend_on_company():
