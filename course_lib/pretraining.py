@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CLS', 'MASK', 'GAPS', 'LENGTH', 'CLASSES', 'OBJECTIVES', 'DROPOUT', 'PRETRAINING_FILES', 'read_texts',
            'family_tokenizer', 'token_stream', 'draw_rows', 'guess_next', 'fill_blanks', 'partition', 'fill_gaps',
-           'shift_right', 'new_model', 'last_states', 'SlicedCrossEntropy', 'token_loss', 'fast_bfloat16',
-           'Pretraining', 'train_steps', 'one_step', 'perplexity', 'make_wsd', 'drawing', 'plot_curves', 'passages',
-           'teacher_states', 'standardised', 'sentence_states', 'Distillation', 'batches_alike', 'distil_drawing',
-           'settings_of', 'write_stage', 'read_corpus', 'pretrain', 'keep_plain', 'write_array', 'distil']
+           'shift_right', 'new_model', 'last_states', 'SlicedCrossEntropy', 'token_loss', 'Pretraining', 'train_steps',
+           'one_step', 'perplexity', 'make_wsd', 'drawing', 'plot_curves', 'passages', 'teacher_states', 'standardised',
+           'sentence_states', 'Distillation', 'distil_drawing', 'settings_of', 'write_stage', 'read_corpus', 'pretrain',
+           'keep_plain', 'write_array', 'distil']
 
 # %% ../nbs/10_families.ipynb #f7a02767
 import hashlib, math, random, re, shutil, time
@@ -21,16 +21,16 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from tqdm import tqdm
-from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer, BertConfig,
-                          GPT2Config, PreTrainedModel, PreTrainedTokenizerBase, T5Config, get_wsd_schedule)
+from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config,
+                          ModernBertConfig, PreTrainedModel, PreTrainedTokenizerBase, T5Config, get_wsd_schedule)
 
 from .data import TEXT_NAMES, InputError, read_rows, read_text
 from .models import find_model, quiet, reading
 from .optim import make_schedule, parameter_groups
 from .runs import begin, check_folder, environment
 from .show import COLORS, new_figure
-from .tokens import END, PAD, batches, epoch_order, pad_batch, train_tokenizer
-from .training import load_checkpoint, pick_device, save_checkpoint, training_step, write_atomically
+from .tokens import END, PAD, batches, epoch_order, length_grouped_batches, pad_batch, train_tokenizer
+from .training import fast_bfloat16, load_checkpoint, pick_device, save_checkpoint, training_step, write_atomically
 
 # %% ../nbs/10_families.ipynb #da4a86ab
 def read_texts(path) -> list: # of strings
@@ -83,7 +83,7 @@ def guess_next(rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase, rng: torc
 
 # %% ../nbs/10_families.ipynb #560ce197
 def fill_blanks(rows: torch.Tensor, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator,
-                share: float = 0.15) -> dict: # input_ids, labels: (batch, length)
+                share: float = 0.3) -> dict: # input_ids, labels: (batch, length)
     "A share of the tokens is to be guessed from both sides: 80 % of them masked, 10 % random, 10 % as they were (Devlin et al. 2019)."
     rows = torch.cat([torch.full_like(rows[:, :1], tokenizer.cls_token_id), rows[:, :-1]], 1)
     chance = torch.rand(rows.shape, generator=rng)
@@ -129,8 +129,9 @@ def new_model(family: str, # gpt2, bert or t5
     shared = {"vocab_size": len(tokenizer), **special, **dict.fromkeys(DROPOUT[family], 0.0)}
     config = {
         "gpt2": lambda: GPT2Config(n_layer=4, n_embd=192, n_head=6, n_positions=LENGTH, activation_function="gelu_pytorch_tanh", **shared),
-        "bert": lambda: BertConfig(num_hidden_layers=4, hidden_size=192, intermediate_size=768, num_attention_heads=6,
-                                   max_position_embeddings=LENGTH, hidden_act="gelu_pytorch_tanh", **shared),
+        "bert": lambda: ModernBertConfig(num_hidden_layers=4, hidden_size=192, intermediate_size=512, num_attention_heads=6, global_attn_every_n_layers=1,
+                                         max_position_embeddings=LENGTH, hidden_activation="gelu_pytorch_tanh",
+                                         cls_token_id=tokenizer.cls_token_id, sep_token_id=tokenizer.eos_token_id, **shared),
         "t5": lambda: T5Config(num_layers=2, num_decoder_layers=2, d_model=192, d_ff=768, d_kv=32, num_heads=6,
                                decoder_start_token_id=tokenizer.pad_token_id, **shared)}[family]()
     with torch.random.fork_rng(), quiet():
@@ -140,7 +141,7 @@ def new_model(family: str, # gpt2, bert or t5
 # %% ../nbs/10_families.ipynb #b7b6a267
 CLASSES = {"gpt2": AutoModelForCausalLM, "bert": AutoModelForMaskedLM, "t5": AutoModelForSeq2SeqLM}
 OBJECTIVES = {"gpt2": guess_next, "bert": fill_blanks, "t5": fill_gaps}
-DROPOUT = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"), "t5": ("dropout_rate",)}
+DROPOUT = {"gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"), "bert": ("embedding_dropout", "attention_dropout", "mlp_dropout"), "t5": ("dropout_rate",)}
 
 # %% ../nbs/10_families.ipynb #fc12e85a
 def last_states(model: PreTrainedModel, inputs: dict) -> torch.Tensor: # (batch, length, width)
@@ -186,15 +187,9 @@ def token_loss(model: PreTrainedModel, inputs: dict, labels: torch.Tensor) -> to
     bias = out.bias if out.bias is not None else torch.zeros(len(out.weight), device=labels.device)
     return SlicedCrossEntropy.apply(last_states(model, inputs)[wanted], out.weight, bias, labels[wanted], torch.is_grad_enabled())
 
-# %% ../nbs/10_families.ipynb #582a1309
-def fast_bfloat16(device: torch.device) -> bool:
-    "Whether the device multiplies 16-bit matrices in hardware."
-    if device.type == "cpu": return bool({"amx_bf16", "avx512_bf16"} & {k for k, v in torch.cpu.get_capabilities().items() if v is True})
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
 # %% ../nbs/10_families.ipynb #c7a67fb3
 class Pretraining(torch.nn.Module):
-    "A model with its objective as the loss, in the form that `training_step` takes."
+    "A model with its objective as the loss."
     device = property(lambda self: self.model.device)
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -232,9 +227,9 @@ def one_step(module, draw, state: dict, optimizer, schedule) -> dict: # what goe
     "Draw a batch, take the step, count."
     batch, tokens = draw(state["step"])
     rate = schedule.get_last_lr()[0]
-    with torch.autocast(module.device.type, torch.bfloat16, enabled=fast_bfloat16(module.device)):
-        try: loss = training_step(module, batch, optimizer, schedule)
-        except FloatingPointError as e: raise InputError(f"step {state['step'] + 1} – {e}") from None
+    with torch.autocast(module.device.type, torch.bfloat16, enabled=fast_bfloat16(module.device)): loss = module(**batch).loss
+    try: loss = training_step(module, loss, optimizer, schedule)
+    except FloatingPointError as e: raise InputError(f"step {state['step'] + 1} – {e}") from None
     state["step"] += 1; state["tokens"] += tokens
     return {"loss": loss, **module.parts, "learning_rate": rate}
 
@@ -325,7 +320,7 @@ def sentence_states(model: PreTrainedModel, input_ids: torch.Tensor, attention_m
     inputs, place = {"input_ids": input_ids, "attention_mask": attention_mask}, attention_mask.sum(-1) - 1
     if model.config.is_encoder_decoder: states = last_states(model, {**inputs, "decoder_input_ids": shift_right(input_ids, model.config.decoder_start_token_id)})
     else: states = model.base_model(**inputs).last_hidden_state
-    if model.config.model_type == "bert": place = torch.zeros_like(place)
+    if "bert" in model.config.model_type: place = torch.zeros_like(place)
     return states[torch.arange(len(place)), place]
 
 # %% ../nbs/10_families.ipynb #bc98e2dd
@@ -344,14 +339,6 @@ class Distillation(torch.nn.Module):
         self.parts = {"cosine_loss": cosine.item(), "contrastive_loss": contrastive.item(), "language_model_loss": language.item()}
         return SimpleNamespace(loss=cosine + 0.5 * contrastive + 0.3 * language)
 
-# %% ../nbs/10_families.ipynb #4811a9ce
-def batches_alike(lengths: list, batch_size: int, seed: int, epoch: int) -> list: # of lists of row numbers
-    "Whole batches of texts of similar length, in random order: sixteen batches at a time are sorted by length."
-    order = epoch_order(len(lengths), seed, epoch)
-    sorted_chunks = [sorted(chunk, key=lambda i: lengths[i]) for chunk in batches(order, 16 * batch_size)]
-    found = [b for chunk in sorted_chunks for b in batches(chunk, batch_size) if len(b) == batch_size]
-    return [found[i] for i in epoch_order(len(found), seed, epoch)]
-
 # %% ../nbs/10_families.ipynb #23446b62
 def distil_drawing(texts: list, targets_of, family: str, tokenizer: PreTrainedTokenizerBase, stream: np.ndarray, device, batch_size: int = 64, seed: int = 0):
     "Batches for Distillation: passages with their targets, and four rows of the stream for the student's own objective."
@@ -360,7 +347,7 @@ def distil_drawing(texts: list, targets_of, family: str, tokenizer: PreTrainedTo
     lengths, plan = [len(i) for i in ids], {}
     def draw(step):
         epoch, i = divmod(step, len(texts) // batch_size)
-        if epoch not in plan: plan.clear(); plan[epoch] = batches_alike(lengths, batch_size, seed, epoch)
+        if epoch not in plan: plan.clear(); plan[epoch] = [b for b in length_grouped_batches(lengths, batch_size, seed, epoch) if len(b) == batch_size]
         rows = plan[epoch][i]
         batch = {k: v.to(device) for k, v in pad_batch([{"input_ids": ids[j]} for j in rows], tokenizer.pad_token_id).items()}
         inputs, count = own(step)

@@ -27,10 +27,10 @@ from .models import TASKS, load, quiet
 from .optim import SCHEDULES
 from .show import figure_png
 from .tokens import tokenize
-from .training import describe_history, fit, pick_device, plot_history, predict_logits, write_atomically
+from .training import describe_history, fast_bfloat16, fit, pick_device, plot_history, predict_logits, write_atomically
 
 # %% ../nbs/06_runs.ipynb #dafff553
-LEARNING_RATES = {"tiny-gpt2": 3e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
+LEARNING_RATES = {"tiny-gpt2": 2e-4, "tiny-bert": 2e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
 
 @dataclass
 class Recipe:
@@ -55,6 +55,7 @@ class Recipe:
     max_length: int = 256 # tokens
     seed: int = 0
     device: str | None = None # cpu, cuda, mps
+    bf16: bool | None = None # by default where the device is made for it
 
     def __post_init__(self):
         "Resolve files and the learning rate; raises InputError for a value that can't be used."
@@ -143,14 +144,14 @@ def fine_tune(recipe: Recipe, out, # the run folder
     "Fine-tune by a recipe and write a run folder. Raises InputError before anything is written if the input can't be used."
     out = Path(out)
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
-    pick_device(recipe.device)
+    if recipe.bf16 is None: recipe.bf16 = fast_bfloat16(pick_device(recipe.device))
     splits = load_data(recipe.data, recipe.validation, recipe.test, recipe.text, recipe.label, recipe.labels, recipe.encoding, recipe.delimiter, recipe.seed)
     model, tokenizer = load(recipe.model, recipe.task, splits["train"].features["label"].names, recipe.seed)
     splits = match_classes(splits, list(model.config.id2label.values()))
     written = begin(out, record(recipe, splits), resume)
     if resume and (out / "README.md").exists(): return read_json_file(out / "metrics.json")
     tokens = tokenize(splits, tokenizer, recipe.max_length)
-    settings = {k: getattr(recipe, k) for k in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup_ratio", "lr_scheduler_type", "max_grad_norm", "seed", "device")}
+    settings = {k: getattr(recipe, k) for k in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup_ratio", "lr_scheduler_type", "max_grad_norm", "seed", "device", "bf16")}
     history = fit(model, tokens["train"], tokens["validation"], checkpoint=out / "checkpoint", resume=resume, progress=progress, **settings)
     name, rows = open_test(splits, written)
     probabilities = softmax(predict_logits(model, tokens[name]), -1).numpy()

@@ -1,9 +1,10 @@
-"""What the shipped checkpoints are worth: fine-tune them, and others, over several seeds, and write `data/models/downstream.csv`.
+"""What a checkpoint is worth: fine-tune it over several seeds and put the scores into `data/models/downstream.csv`.
 
-    python scripts/downstream.py --plain runs/plain [--real COURSE_REAL_DATA] [--work runs/downstream] [--only tiny-gpt2]
+    python scripts/downstream.py tiny-bert --real COURSE_REAL_DATA [--plain runs/tiny-bert/plain] [--work runs/downstream]
 
-Arms are the shipped (distilled) checkpoints, the plain ones in `--plain/tiny-gpt2` and so on, random weights, and
-`minilm` (an extra). Finished runs are kept in `--work`, so it can be stopped and started again.
+Beside the shipped (distilled) weights stand random ones and, with `--plain`, those before distilling; `minilm` is an extra
+and has one kind. Lines of the same task and model are replaced, the others are left. Each fine-tune is kept in `--work`,
+so this can be stopped and started again.
 """
 import argparse, hashlib
 from pathlib import Path
@@ -16,11 +17,19 @@ from transformers import AutoModelForSequenceClassification
 from course_lib.data import fingerprint, load_data, shipped
 from course_lib.evaluation import tfidf_baseline
 from course_lib.models import find_model, load
+from course_lib.runs import LEARNING_RATES, PRESETS
 from course_lib.tokens import tokenize
 from course_lib.training import fit, predict_logits, write_atomically
 
-EPOCHS = {200: 15, 1000: 6} # of the smaller training sets; 3 of the others
-RATES = {"tiny-gpt2": 5e-4, "tiny-bert": 5e-4, "tiny-t5": 5e-4, "minilm": 5e-5}
+TABLE = shipped("models") / "downstream.csv"
+SMALL = {1000: {"epochs": 6}, 200: {"epochs": 15, "learning_rate": 5e-4}} # of what differs from the defaults with few rows
+
+
+def settings(model, task, rows):
+    "Epochs, learning rate and batch size, as documented for that model and size of data."
+    if model == "minilm": return {"epochs": 3, "batch_size": 32, "learning_rate": LEARNING_RATES[model]}
+    default = {"epochs": 3, "batch_size": 16, "learning_rate": LEARNING_RATES[model]}
+    return {**default, **(PRESETS["tiny"] if task == "reviews" else SMALL.get(rows, {}))}
 
 
 def tasks(real):
@@ -33,15 +42,30 @@ def tasks(real):
     return found
 
 
-def right(model_name, weights, folder, train, score, seed):
+def right(weights, folder, train, score, seed, recipe):
     "For each scored row whether a model fine-tuned with that seed got it right."
     model, tokenizer = load(folder, labels=train.features["label"].names, seed=seed)
     if weights == "scratch":
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(model.config)
     tokens = tokenize({"train": train, "score": score}, tokenizer)
-    fit(model, tokens["train"], epochs=EPOCHS.get(len(train), 3), learning_rate=RATES[model_name], seed=seed, batch_size=32 if model_name == "minilm" else 16)
+    fit(model, tokens["train"], seed=seed, **recipe)
     return predict_logits(model, tokens["score"]).argmax(-1).numpy() == np.array(score["label"][:])
+
+
+def seeds_right(weights, folder, task, train, score, recipe, seeds, work):
+    "The same for several seeds: (seeds, rows); what was computed before is read from `work`."
+    files = ("config.json", "tokenizer.json") + (() if weights == "scratch" else ("model.safetensors",))
+    mark = hashlib.sha256(b"".join(Path(folder, f).read_bytes() for f in files) + f"{recipe}".encode()).hexdigest()[:8]   # another model or recipe, another run
+    found = []
+    for seed in range(seeds):
+        key = work / f"{task} {weights} {seed} {fingerprint(train)[:6]} {fingerprint(score)[:6]} {mark}.npy".replace(" ", "_")
+        if not key.exists():
+            ok = right(weights, folder, train, score, seed, recipe)
+            write_atomically(key, lambda path: np.save(open(path, "wb"), ok))
+            print(key.stem, f"{ok.mean():.3f}", flush=True)
+        found.append(np.load(key))
+    return np.array(found)
 
 
 def interval(ok, beside=None, draws=4000):
@@ -61,41 +85,34 @@ def parts(task, score):
     return whole | {f"reviews, {name}": found == name for name in sorted(set(found))}
 
 
-def summary(task, rows, model, weights, ok, words, scratch):
-    "A line of the table: accuracy, and what was won over word counts and over random weights, each with its interval."
-    named = lambda prefix, values: dict(zip((prefix, f"{prefix}_low", f"{prefix}_high") if prefix != "accuracy" else ("accuracy", "low", "high"), values))
-    line = {"task": task, "rows": rows, "model": model, "weights": weights, "seeds": len(ok), "n": ok.shape[1], "tfidf": round(float(words.mean()), 4), **named("accuracy", interval(ok)), **named("over_tfidf", interval(ok, words))}
-    return line if scratch is None or weights == "scratch" else {**line, **named("over_scratch", interval(ok, scratch))}
+def line(ok, words, scratch):
+    "Scores of one kind of weights: accuracy, and what was won over word counts and over random weights, each with its interval."
+    named = lambda prefix, values: dict(zip((prefix, f"{prefix}_low", f"{prefix}_high"), values))
+    found = {"seeds": len(ok), "n": ok.shape[1], "tfidf": round(float(words.mean()), 4), **named("accuracy", interval(ok)), **named("over_tfidf", interval(ok, words))}
+    return found if scratch is None else {**found, **named("over_scratch", interval(ok, scratch))}
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--plain"); p.add_argument("--real"); p.add_argument("--work", default="runs/downstream")
-    p.add_argument("--seeds", type=int, default=5); p.add_argument("--only", nargs="*"); p.add_argument("--tasks", nargs="*")
+    p.add_argument("model", choices=sorted(LEARNING_RATES)); p.add_argument("--plain"); p.add_argument("--real"); p.add_argument("--work", default="runs/downstream")
+    p.add_argument("--seeds", type=int, default=5); p.add_argument("--tasks", nargs="*")
     args = p.parse_args()
-    work, out, table = Path(args.work), shipped("models") / "downstream.csv", []
+    lines, shipped_folder = [], find_model(args.model)
+    kinds = {"as published": shipped_folder} if args.model == "minilm" else {"scratch": shipped_folder, **({"plain": args.plain} if args.plain else {}), "distilled": shipped_folder}
     for task, (train, score) in tasks(args.real).items():
         if args.tasks and task not in args.tasks: continue
+        recipe = settings(args.model, task, len(train))
         words = tfidf_baseline(train, score["text"][:]).argmax(-1) == np.array(score["label"][:])
-        by_arm = {}
-        for name in args.only or [n for n in RATES if n == "minilm" or shipped(f"models/{n}").is_dir()]:
-            for weights in ("scratch", "plain", "distilled") if name.startswith("tiny") else ("as published",):
-                folder = find_model(f"{args.plain}/{name}" if weights == "plain" else name)
-                if weights == "plain" and not args.plain: continue
-                files = ("config.json", "tokenizer.json") + (() if weights == "scratch" else ("model.safetensors",))
-                mark = hashlib.sha256(b"".join(Path(folder, f).read_bytes() for f in files) + f"{RATES[name]} {EPOCHS}".encode()).hexdigest()[:8]   # another model or recipe, another run
-                found = []
-                for seed in range(args.seeds):
-                    key = work / f"{task} {name} {weights} {seed} {fingerprint(train)[:6]} {fingerprint(score)[:6]} {mark}.npy".replace(" ", "_")
-                    if not key.exists():
-                        ok = right(name, weights, folder, train, score, seed)
-                        write_atomically(key, lambda path: np.save(open(path, "wb"), ok))
-                        print(key.stem, f"{ok.mean():.3f} against {words.mean():.3f}", flush=True)
-                    found.append(np.load(key))
-                by_arm[name, weights] = np.array(found)
-        for part, chosen in parts(task, score).items(): table += [summary(part, len(train), *arm, ok[:, chosen], words[chosen], by_arm[arm[0], "scratch"][:, chosen] if (arm[0], "scratch") in by_arm else None) for arm, ok in by_arm.items()]
-    if not (args.only or args.tasks): pd.DataFrame(table).to_csv(out, index=False)      # never a part of the table
-    print(pd.DataFrame(table).to_string())
+        ok = {kind: seeds_right(kind, folder, task, train, score, recipe, args.seeds, Path(args.work) / args.model) for kind, folder in kinds.items()}
+        for part, chosen in parts(task, score).items():
+            for kind, folder in kinds.items():
+                weights_hash = "" if kind == "scratch" else hashlib.sha256(Path(folder, "model.safetensors").read_bytes()).hexdigest()[:12]
+                scratch = ok["scratch"][:, chosen] if "scratch" in ok and kind != "scratch" else None
+                lines.append({"task": part, "rows": len(train), "model": args.model, "weights": kind, "sha256": weights_hash, **recipe, **line(ok[kind][:, chosen], words[chosen], scratch)})
+    new, old = pd.DataFrame(lines), pd.read_csv(TABLE) if TABLE.exists() else None
+    if old is not None: new = pd.concat([old[~(old["task"] + old["model"]).isin(new["task"] + new["model"])], new])
+    write_atomically(TABLE, lambda path: new.to_csv(path, index=False))
+    print(pd.DataFrame(lines).to_string())
 
 
 if __name__ == "__main__":

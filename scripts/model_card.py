@@ -12,7 +12,7 @@ from course_lib.pretraining import new_model
 from course_lib.models import load
 
 KIND = {"gpt2": ("A GPT-2", "next-token prediction", "text-generation", "reads the state of the end token that closes every text"),
-        "bert": ("A BERT", "masked-token prediction (15 %)", "fill-mask", "reads the state of `<|cls|>`, which opens every text"),
+        "bert": ("A BERT in the form of ModernBERT (pre-norm, rotary positions, gated layers)", "masked-token prediction (30 %)", "fill-mask", "reads the state of `<|cls|>`, which opens every text"),
         "t5": ("A T5", "span corruption (15 % in spans of three)", "text2text-generation", "reads the decoder's state at the end token")}
 
 CARD = """---

@@ -29,6 +29,12 @@ def same(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().valu
 def apart(a, b): return max((p - q).abs().max().item() for p, q in zip(a.parameters(), b.parameters()))
 
 
+def forget_key_biases(model):
+    "They cancel in the softmax: their gradient is nothing but rounding, which Adam makes as large as any other. They change no logit."
+    for block in model.transformer.h: block.attn.c_attn.bias.data[model.config.n_embd:2 * model.config.n_embd] = 0
+    return model
+
+
 @pytest.mark.parametrize("kind", [dict(foreach=False), dict(fused=True)])
 @pytest.mark.parametrize("settings", [dict(lr=5e-4), dict(lr=2e-4, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)])
 def test_adamw_equals_torch_on_a_real_model(base, kind, settings):
@@ -91,7 +97,7 @@ def test_gradients_of_the_step_equal_a_plain_reference(base):
     ours, plain = copy.deepcopy(model), copy.deepcopy(model)
     batch = pad_batch([train[i] for i in range(8)], model.config.pad_token_id)
     still = torch.optim.SGD(ours.parameters(), lr=0.0)
-    loss = training_step(ours, batch, still, make_schedule(still, 5), max_grad_norm=None)
+    loss = training_step(ours, ours(**batch).loss, still, make_schedule(still, 5), max_grad_norm=None)
     total = 0
     for i in range(8):                                                      # one review at a time, no padding at all
         z = plain(input_ids=torch.tensor([train[i]["input_ids"]])).logits[0]
@@ -108,8 +114,7 @@ def test_the_loop_equals_a_loop_written_out(base):
     for m in (ours, plain):
         for d in m.modules():
             if isinstance(d, torch.nn.Dropout): d.p = 0.0
-        for block in m.transformer.h: block.attn.attn_dropout.p = 0.0
-    history = fit(ours, train, **OPTIONS, weight_decay=0.1, warmup_ratio=0.25)
+    history = fit(ours, train, **OPTIONS, weight_decay=0.1, warmup_ratio=0.25, bf16=False)
     groups = [{"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.1}, {"params": [p for p in plain.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
     optimizer, losses = torch.optim.AdamW(groups, lr=5e-4, fused=True), []
     schedule = get_scheduler("linear", optimizer, 6, 24)
@@ -119,7 +124,7 @@ def test_the_loop_equals_a_loop_written_out(base):
             loss = plain(**pad_batch([train[i] for i in rows], model.config.pad_token_id)).loss
             loss.backward(); torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
             optimizer.step(); schedule.step(); optimizer.zero_grad(); losses.append(loss.item())
-    assert np.allclose(history["loss"], losses, atol=1e-5) and apart(ours, plain) < 1e-4
+    assert np.allclose(history["loss"], losses, atol=1e-5) and apart(forget_key_biases(ours), forget_key_biases(plain)) < 1e-4
 
 
 def test_same_seed_same_weights(base):

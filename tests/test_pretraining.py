@@ -100,7 +100,7 @@ def test_the_distilled_state_is_the_one_a_classifier_reads(family, random_models
     batch = tokenizer(["a film", "a much longer film than that one was"], padding=True, return_tensors="pt")
     with torch.no_grad():
         states = sentence_states(body, batch["input_ids"], batch["attention_mask"])
-        head = {"gpt2": lambda s: model.score(s), "bert": lambda s: model.classifier(torch.tanh(model.bert.pooler.dense(s))),
+        head = {"gpt2": lambda s: model.score(s), "bert": lambda s: model.classifier(model.head(s)),
                 "t5": lambda s: model.classification_head(s[:, None] * model.config.d_model**0.5)[:, 0]}[family]
         expected = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     assert torch.allclose(head(states), expected, atol=1e-4)
