@@ -228,7 +228,7 @@ def one_step(module, draw, state: dict, optimizer, schedule) -> dict: # what goe
     batch, tokens = draw(state["step"])
     rate = schedule.get_last_lr()[0]
     with torch.autocast(module.device.type, torch.bfloat16, enabled=fast_bfloat16(module.device)): loss = module(**batch).loss
-    try: loss = training_step(module, loss, optimizer, schedule)
+    try: loss = training_step(module, [loss], optimizer, schedule)
     except FloatingPointError as e: raise InputError(f"step {state['step'] + 1} – {e}") from None
     state["step"] += 1; state["tokens"] += tokens
     return {"loss": loss, **module.parts, "learning_rate": rate}

@@ -47,6 +47,7 @@ class Recipe:
     delimiter: str | None = None # of delimited files
     epochs: int = 3
     batch_size: int = 16
+    gradient_accumulation_steps: int = 1 # batches for each step
     learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup_ratio: float = 0.1
@@ -70,7 +71,7 @@ PRESETS = {"tiny": {"epochs": 6, "learning_rate": 5e-4}, "small": {"model": "min
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
 # %% ../nbs/06_runs.ipynb #4760e72c
-LIMITS = {"epochs": (1, 10_000), "batch_size": (1, 100_000), "learning_rate": (0, 10), "weight_decay": (0, 10), "warmup_ratio": (0, 1),
+LIMITS = {"epochs": (1, 10_000), "batch_size": (1, 100_000), "gradient_accumulation_steps": (1, 10_000), "learning_rate": (0, 10), "weight_decay": (0, 10), "warmup_ratio": (0, 1),
           "max_grad_norm": (0, 1e9), "max_length": (2, 1_000_000), "seed": (0, 2**31)}
 
 def check_recipe(recipe: Recipe) -> None:
@@ -151,7 +152,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
     written = begin(out, record(recipe, splits), resume)
     if resume and (out / "README.md").exists(): return read_json_file(out / "metrics.json")
     tokens = tokenize(splits, tokenizer, recipe.max_length)
-    settings = {k: getattr(recipe, k) for k in ("epochs", "batch_size", "learning_rate", "weight_decay", "warmup_ratio", "lr_scheduler_type", "max_grad_norm", "seed", "device", "bf16")}
+    settings = {k: getattr(recipe, k) for k in ("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay", "warmup_ratio", "lr_scheduler_type", "max_grad_norm", "seed", "device", "bf16")}
     history = fit(model, tokens["train"], tokens["validation"], checkpoint=out / "checkpoint", resume=resume, progress=progress, **settings)
     name, rows = open_test(splits, written)
     probabilities = softmax(predict_logits(model, tokens[name]), -1).numpy()

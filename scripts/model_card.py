@@ -27,10 +27,10 @@ language: en
 
 ## How it was made
 
-`course pretrain --corpus ... --family {family} --teacher minilm`, two threads of an AMD EPYC processor, matrix products in bfloat16.
+`course pretrain --corpus ... --family {family}{teacher}`, two threads of an AMD EPYC processor, matrix products in bfloat16.
 
 1. {objective} on {tokens:,} tokens, {minutes:.0f} minutes; `log.csv` holds the curve. Perplexity of what it had to guess, on held-out texts: {perplexity:.1f}.
-2. Distillation: {distil_tokens:,} tokens, {distil_minutes:.0f} minutes; `log_distil.csv` holds the curve. The state that a classifier reads is drawn, through a linear map, towards the states that layers 2, 4 and 6 of `all-MiniLM-L6-v2` give the same passage (cosine and contrastive loss), while the first objective goes on. No labels were used. Perplexity afterwards: {distil_perplexity:.1f}. (Passages of the held-out texts were among those distilled, without the language objective on them.)
+{distilled}
 
 Perplexities can be compared only between models of one family with this vocabulary.
 
@@ -44,14 +44,17 @@ Perplexities can be compared only between models of one family with this vocabul
 | unlabelled reviews of the Large Movie Review Dataset (Maas et al. 2011), 32 MB | both | none stated; given out for research |
 | training sentences of Pang and Lee (2005), without labels | both | CC BY 4.0 |
 | `data/unlabelled_reviews.txt` of this project | both | CC0 |
-| `all-MiniLM-L6-v2` (sentence-transformers) | teacher in step 2 | Apache 2.0 |
-
+{teacher_row}
 Validation and test parts of those sets were left out, and so were the labelled reviews and the news of this project.
 
 ## What it is for, and what not
 
 For lessons and tests of fine-tuning code. It knows little: old novels and opinions about films. It has the prejudices of its sources, it makes things up, and it is far too small to be used for anything that matters to people.
 """
+
+
+TEACHER = "| `all-MiniLM-L6-v2` (sentence-transformers) | teacher in step 2 | Apache 2.0 |\n"
+DISTILLED = """2. Distillation: {tokens:,} tokens, {minutes:.0f} minutes; `log_distil.csv` holds the curve. The state that a classifier reads is drawn, through a linear map, towards the states that layers 2, 4 and 6 of `all-MiniLM-L6-v2` give the same passage (cosine and contrastive loss), while the first objective goes on. No labels were used. Perplexity afterwards: {perplexity:.1f}. (Passages of the held-out texts were among those distilled, without the language objective on them.)"""
 
 
 def downstream(name: str) -> str:
@@ -65,16 +68,21 @@ def downstream(name: str) -> str:
     return "## What it is worth\n\nFine-tuned by `scripts/downstream.py`: accuracy with a 95 % interval over seeds and rows. `rotten_tomatoes N`: N training sentences, scored on its validation part; `reviews`: the course's own, scored on the test part.\n\n" + "\n".join(lines)
 
 
+def last_row(log: pd.DataFrame) -> dict:
+    "Tokens, minutes and perplexity at the end of a log."
+    return {"tokens": int(log["tokens"].iloc[-1]), "minutes": log["seconds"].iloc[-1] / 60, "perplexity": log["perplexity"].iloc[-1]}
+
+
 def card(family: str) -> str:
     "The card of a shipped checkpoint."
     name = f"tiny-{family}"
     folder = shipped(f"models/{name}")
-    config, first, second = AutoConfig.from_pretrained(folder), pd.read_csv(folder / "log.csv"), pd.read_csv(folder / "log_distil.csv")
+    config, first, second = AutoConfig.from_pretrained(folder), pd.read_csv(folder / "log.csv"), folder / "log_distil.csv"
+    distilled = "Not distilled." if not second.exists() else DISTILLED.format(**last_row(pd.read_csv(second)))
     kind, objective, pipeline, reads = KIND[family]
     return CARD.format(name=name, family=family, kind=kind, objective=objective[0].upper() + objective[1:], pipeline=pipeline, reads=reads,
                        parameters=new_model(family, load(name, labels=["a", "b"])[1]).num_parameters(), width=config.hidden_size, vocabulary=config.vocab_size,
-                       tokens=first["tokens"].iloc[-1], minutes=first["seconds"].iloc[-1] / 60, perplexity=first["perplexity"].iloc[-1],
-                       distil_tokens=second["tokens"].iloc[-1], distil_minutes=second["seconds"].iloc[-1] / 60, distil_perplexity=second["perplexity"].iloc[-1], table=downstream(name))
+                       **last_row(first), teacher_row=TEACHER if second.exists() else "", teacher=" --teacher minilm" if second.exists() else "", distilled=distilled, table=downstream(name))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """The step, the loop, and what survives a cut."""
 import copy
 import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +17,8 @@ from course_lib.data import InputError, load_data
 from course_lib.models import load
 from course_lib.optim import SCHEDULES, AdamW, clip_grad_norm, make_schedule, parameter_groups, schedule_factor
 from course_lib.tokens import batches, epoch_order, pad_batch, tokenize
-from course_lib.training import fit, plot_history, predict_logits, training_step
+from course_lib.training import (batch_loss, csv_logger, early_stopping, fit, live_plot, make_batch, plot_history, predict_logits,
+                                 tensorboard_logger, training_step)
 
 OPTIONS = dict(epochs=2, batch_size=8, learning_rate=5e-4, progress=False)
 
@@ -36,18 +42,18 @@ def forget_key_biases(model):
 
 
 @pytest.mark.parametrize("kind", [dict(foreach=False), dict(fused=True)])
-@pytest.mark.parametrize("settings", [dict(lr=5e-4), dict(lr=2e-4, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)])
-def test_adamw_equals_torch_on_a_real_model(base, kind, settings):
-    "200 steps on the same gradients: fused kernels round in another order, and a free run would amplify that."
+@pytest.mark.parametrize("settings, steps", [(dict(lr=5e-4), 1000), (dict(lr=2e-4, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1), 200)])
+def test_adamw_equals_torch_on_a_real_model(base, kind, settings, steps):
+    "On the same gradients: fused kernels round in another order, and a free run would amplify that."
     model, train, _ = base
     ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
     a, b = AdamW(ours.parameters(), **settings), torch.optim.AdamW(theirs.parameters(), **settings, **kind)
-    rows = [r for e in range(17) for r in batches(epoch_order(len(train), 0, e), 8)][:200]
+    rows = [r for e in range(84) for r in batches(epoch_order(len(train), 0, e), 8)][:steps]
     for r in rows:
-        ours(**pad_batch([train[i] for i in r], model.config.pad_token_id)).loss.backward()
+        batch_loss(ours, make_batch(ours, [train[i] for i in r])).backward()
         for p, q in zip(ours.parameters(), theirs.parameters()): q.grad = p.grad.clone()
         a.step(); b.step(); a.zero_grad(); b.zero_grad()
-    assert len(rows) == 200 and apart(ours, theirs) <= 1e-6 and apart(ours, model) > 1e-2
+    assert len(rows) == steps and apart(ours, theirs) <= 1e-6 and apart(ours, model) > 1e-2
 
 
 def test_adamw_keeps_its_state_through_a_checkpoint(base):
@@ -97,7 +103,7 @@ def test_gradients_of_the_step_equal_a_plain_reference(base):
     ours, plain = copy.deepcopy(model), copy.deepcopy(model)
     batch = pad_batch([train[i] for i in range(8)], model.config.pad_token_id)
     still = torch.optim.SGD(ours.parameters(), lr=0.0)
-    loss = training_step(ours, ours(**batch).loss, still, make_schedule(still, 5), max_grad_norm=None)
+    loss = training_step(ours, [ours(**batch).loss], still, make_schedule(still, 5), max_grad_norm=None)
     total = 0
     for i in range(8):                                                      # one review at a time, no padding at all
         z = plain(input_ids=torch.tensor([train[i]["input_ids"]])).logits[0]
@@ -153,7 +159,7 @@ def test_resumed_equals_uncut(base, tmp_path, cut_after):
     with pytest.raises(KeyboardInterrupt): fit(first, train, validation, metric=unplug, checkpoint=tmp_path, **options)
     rest = fit(second, train, validation, checkpoint=tmp_path, resume=True, **options)
     assert same(whole, second) and uncut["loss"].tolist() == rest["loss"].tolist() and uncut["step"].tolist() == rest["step"].tolist()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.pt"]
+    assert [p.name.split("-")[0] for p in sorted(tmp_path.iterdir())] == ["000000024", "000000036"]      # the last two, and nothing half-written
 
 
 def test_resuming_where_nothing_was_begun(base, tmp_path):
@@ -162,9 +168,120 @@ def test_resuming_where_nothing_was_begun(base, tmp_path):
     assert same(a, b)
 
 
-def test_a_damaged_checkpoint(base, tmp_path):
-    (tmp_path / "state.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match="can't be continued from"): fit(copy.deepcopy(base[0]), base[1], checkpoint=tmp_path, resume=True, **OPTIONS)
+def test_killed_at_random_moments():
+    "A short version of the script, which does the same a hundred times."
+    done = subprocess.run([sys.executable, Path(__file__).with_name("kill_and_resume.py"), "--runs", "4"], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0 and "4 runs" in done.stdout and "to the bit" in done.stdout, done.stderr
+
+
+def cut_off(base, folder, cut_after=2, **more):
+    "A run that is cut off after some epochs; the options it had."
+    seen, options = [], {**OPTIONS, "epochs": 3, **more}
+    def unplug(logits, labels):
+        seen.append(1)
+        if len(seen) > cut_after: raise KeyboardInterrupt
+        return 0.0
+    with pytest.raises(KeyboardInterrupt): fit(copy.deepcopy(base[0]), base[1], base[2], metric=unplug, checkpoint=folder, **options)
+    return options
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda raw: raw[:500] + bytes([raw[500] ^ 1]) + raw[501:], lambda raw: b""])
+def test_a_damaged_checkpoint(base, tmp_path, capsys, damage):
+    "The one before it is used, with a message, and the run still ends with the same weights."
+    options, (whole, resumed) = cut_off(base, tmp_path), (copy.deepcopy(base[0]) for _ in range(2))
+    newest = max(tmp_path.glob("*.pt"))
+    newest.write_bytes(damage(newest.read_bytes()))
+    fit(whole, *base[1:], **options); fit(resumed, *base[1:], checkpoint=tmp_path, resume=True, **options)
+    assert "is damaged, the checkpoint before it is used" in capsys.readouterr().err and same(whole, resumed)
+
+
+def test_all_checkpoints_damaged(base, tmp_path):
+    options = cut_off(base, tmp_path)
+    for path in tmp_path.glob("*.pt"): path.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="all checkpoints are damaged"): fit(copy.deepcopy(base[0]), *base[1:], checkpoint=tmp_path, resume=True, **options)
+
+
+@pytest.mark.parametrize("other", [dict(learning_rate=1e-4), dict(seed=5), dict(batch_size=4), dict(bf16=True), dict(bf16=False)])
+def test_resuming_with_other_settings(base, tmp_path, other):
+    options = cut_off(base, tmp_path, bf16=not other.get("bf16", True))
+    with pytest.raises(InputError, match=f"was begun with {next(iter(other))}"): fit(copy.deepcopy(base[0]), *base[1:], checkpoint=tmp_path, resume=True, **{**options, **other})
+
+
+def test_a_full_disk(base, tmp_path, monkeypatch):
+    "One line that says what to do; the checkpoint before it stays, nothing half-written does."
+    real, written = torch.save, []
+    def save(state, path):
+        written.append(path)
+        if len(written) == 2: Path(path).write_bytes(b"half"); raise OSError(28, "No space left on device")
+        real(state, path)
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(InputError, match="No space left.*--resume"): fit(copy.deepcopy(base[0]), *base[1:], checkpoint=tmp_path, **OPTIONS)
+    assert [p.name.split("-")[0] for p in tmp_path.iterdir()] == ["000000012"]
+    monkeypatch.undo()
+    resumed, whole = copy.deepcopy(base[0]), copy.deepcopy(base[0])
+    fit(resumed, *base[1:], checkpoint=tmp_path, resume=True, **OPTIONS); fit(whole, *base[1:], **OPTIONS)
+    assert same(resumed, whole)
+
+
+def test_ctrl_c_finishes_the_step_and_puts_it_away(base, tmp_path):
+    def press(history):
+        if len(history) == 5: os.kill(os.getpid(), signal.SIGINT)
+    resumed, whole = copy.deepcopy(base[0]), copy.deepcopy(base[0])
+    with pytest.raises(KeyboardInterrupt): fit(copy.deepcopy(base[0]), *base[1:], checkpoint=tmp_path, callbacks=[press], **OPTIONS)
+    assert [p.name.split("-")[0] for p in tmp_path.iterdir()] == ["000000005"]
+    fit(resumed, *base[1:], checkpoint=tmp_path, resume=True, **OPTIONS); fit(whole, *base[1:], **OPTIONS)
+    assert same(resumed, whole) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_state(base, tmp_path):
+    model = copy.deepcopy(base[0])
+    with pytest.raises(InputError, match=r"step \d+ – .*learning-rate"): fit(model, base[1], **{**OPTIONS, "learning_rate": 1e30}, max_grad_norm=None)
+    options = cut_off(base, tmp_path, 1)
+    state = torch.load(max(tmp_path.glob("*.pt")), weights_only=True)
+    assert all(w.isfinite().all() for w in state["model"].values()) and state["progress"]["step"] == 12 and options
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(base):
+    "Also where the last part and the last step are shorter: 90 rows in steps of 16, in parts of 5."
+    models = [copy.deepcopy(base[0]) for _ in range(2)]
+    for d in (d for m in models for d in m.modules() if isinstance(d, torch.nn.Dropout)): d.p = 0.0
+    train, settings = base[1].select(range(90)), {**OPTIONS, "bf16": False}
+    whole = fit(models[0], train, **{**settings, "batch_size": 15})
+    parts = fit(models[1], train, **{**settings, "batch_size": 5}, gradient_accumulation_steps=3)
+    assert np.allclose(whole["loss"], parts["loss"], atol=1e-4) and apart(forget_key_biases(models[0]), forget_key_biases(models[1])) < 1e-3
+    with pytest.raises(AssertionError): assert np.allclose(fit(copy.deepcopy(base[0]), train, **{**settings, "batch_size": 5})["loss"][:12], whole["loss"], atol=1e-4)
+
+
+def test_early_stopping_looks_at_the_history_alone():
+    rows = lambda *losses: [{"split": "validation", "loss": l, "accuracy": -l} for l in losses]
+    assert not early_stopping(2)(rows(3, 2, 2.5)) and early_stopping(2)(rows(3, 2, 2.5, 2.1)) and not early_stopping(2)(rows(3, 2, 2.5, 1.9)) and not early_stopping(1)([{"split": "train", "loss": 1}])
+    assert early_stopping(1, "accuracy", greater_is_better=True)(rows(3, 2, 2.5)) and not early_stopping(1, "accuracy", greater_is_better=True)(rows(3, 2))
+
+
+def test_a_stopped_run_stays_stopped(base, tmp_path):
+    stop = lambda history: len(history) == 7
+    first, again = copy.deepcopy(base[0]), copy.deepcopy(base[0])
+    a = fit(first, *base[1:], checkpoint=tmp_path, callbacks=[stop], **OPTIONS)
+    b = fit(again, *base[1:], checkpoint=tmp_path, callbacks=[stop], resume=True, **OPTIONS)
+    assert len(a) == len(b) == 7 and same(first, again)
+
+
+def test_loggers(base, tmp_path, monkeypatch):
+    seen, shown = [], []
+    class Writer:
+        def __init__(self, folder): pass
+        def add_scalar(self, name, value, step): seen.append((name, step)); float(value)
+        def flush(self): pass
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type(sys)("fake"))
+    with pytest.raises(InputError, match="pip install tensorboard"): tensorboard_logger(tmp_path)
+    sys.modules["torch.utils.tensorboard"].SummaryWriter = Writer
+    class Handle:
+        def update(self, picture): shown.append(picture)
+    monkeypatch.setattr("IPython.display.display", lambda picture, display_id: shown.append(picture) or Handle())
+    history = fit(copy.deepcopy(base[0]), *base[1:], callbacks=[tensorboard_logger(tmp_path), csv_logger(tmp_path / "h.csv"), live_plot(2)], **OPTIONS)
+    assert {"train/loss", "validation/loss", "train/learning_rate"} <= {n for n, _ in seen} and max(s for _, s in seen) == 24
+    assert pd.read_csv(tmp_path / "h.csv")["loss"].round(6).tolist() == history["loss"].round(6).tolist()
+    assert len(shown) == 2 and all(p.data[:4] == b"\x89PNG" and "Training loss" in p.alt for p in shown)
 
 
 def test_predictions_depend_on_nothing_but_the_text(base):

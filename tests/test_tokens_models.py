@@ -74,7 +74,7 @@ def test_real_gpt2_shape_takes_a_step(tmp_path, tiny):
     assert torch.allclose(batch_logits(model, make_batch(model, features)), model(**batch).logits, atol=1e-5) and "lengths" in make_batch(model, features)
     optimizer = make_optimizer(model.train(), 1e-4, 0.01)
     before = model.score.weight.detach().clone()
-    losses = [training_step(model, batch_loss(model, make_batch(model, features)), optimizer, make_schedule(optimizer, 10)) for _ in range(2)]
+    losses = [training_step(model, [batch_loss(model, make_batch(model, features))], optimizer, make_schedule(optimizer, 10)) for _ in range(2)]
     assert all(0 < l < 20 for l in losses) and not torch.equal(before, model.score.weight)
 
 
