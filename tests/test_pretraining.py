@@ -71,7 +71,7 @@ def test_blanks_hide_nothing_else(tokenizers):
     batch = fill_blanks(rows, tokenizers["bert"], torch.Generator().manual_seed(1))
     kept, told = batch["labels"] == -100, batch["labels"] != -100
     assert torch.equal(batch["input_ids"][:, 1:][kept[:, 1:]], rows[:, :-1][kept[:, 1:]]) and torch.equal(batch["labels"][:, 1:][told[:, 1:]], rows[:, :-1][told[:, 1:]])
-    assert 0.14 < told.float().mean() < 0.16
+    assert 0.29 < told.float().mean() < 0.31
 
 
 @pytest.mark.parametrize("n, size", [(1, 256), (5, 2), (700, 256), (512, 256)])
