@@ -23,7 +23,7 @@ language: en
 ---
 # {name}
 
-{kind} of {parameters:,} parameters (width {width}, {vocabulary:,} symbols of byte-level BPE, lower case, at most 256 tokens), made for the course so that it can be fine-tuned on a laptop without a network. A classifier {reads}. `tiny-gpt2`, `tiny-bert` and `tiny-t5` differ in architecture and objective alone: same corpus, same vocabulary, same number of tokens.
+{kind} of {parameters:,} parameters (width {width}, {vocabulary:,} symbols of byte-level BPE, lower case, at most 256 tokens), made for the course so that it can be fine-tuned on a laptop without a network. A classifier {reads}. Before any distilling, the tiny models of this course differ in architecture and objective alone: same corpus, same vocabulary, same number of tokens.
 
 ## How it was made
 
