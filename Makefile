@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: course test lab docs notebooks clean
+.PHONY: course test lab docs notebooks bench clean
 
 course: .venv/course   ## set up, fine-tune, say where the plot and the model are
 	$(BIN)/course run --out runs/first --force
@@ -21,6 +21,10 @@ docs: .venv/dev        ## the site, where quarto is installed (https://quarto.or
 notebooks: .venv/dev   ## after editing a notebook: export the package, run the notebooks, store what they show
 	$(BIN)/nbdev_export
 	$(BIN)/python scripts/run_notebooks.py
+
+bench: .venv/dev       ## our loop beside others on this machine, one thread, about half an hour; the page of the bench shows it
+	OMP_NUM_THREADS=1 $(BIN)/course bench --json > data/bench.json.new
+	mv data/bench.json.new data/bench.json
 
 clean:
 	rm -rf .venv runs build dist *.egg-info _docs _proc

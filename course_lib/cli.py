@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'say', 'do_run', 'print_scores',
-           'run', 'fine_tune', 'evaluate', 'predict', 'pretrain', 'lab', 'doctor', 'measure_machine', 'timed', 'main',
-           'interrupted', 'fail']
+           'run', 'fine_tune', 'evaluate', 'predict', 'compare', 'pretrain', 'lab', 'doctor', 'measure_machine',
+           'timed', 'bench', 'main', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import json, os, sys, time
@@ -41,10 +41,10 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     print(f"\nplot   {out / 'loss.png'}\nmodel  {out / 'model'}\ncard   {out / 'README.md'}", flush=True)
     say(f"\n{time.perf_counter() - start:.0f} s. Open the chapters with: make lab (or: course lab)")
 
-def print_scores(metrics: dict) -> None:
+def print_scores(metrics: dict, name: str = "this model") -> None:
     "Scores of the model and its baselines as a table, with n."
     print(f"\n{metrics['split']}, n = {metrics['n']:,}, with 95 % intervals")
-    for who, scores in {"this model": metrics["metrics"], **metrics["baselines"]}.items():
+    for who, scores in {name: metrics["metrics"], **metrics["baselines"]}.items():
         print(f"  {who.replace('_', ' '):27}" + "   ".join(f"{name.replace('_', ' ')} {s['value']:.3f} ({s['low']:.3f}–{s['high']:.3f})" for name, s in scores.items()))
 
 # %% ../nbs/c_command_line.ipynb #7100b7e5
@@ -94,6 +94,20 @@ def predict(run: Path, texts: Annotated[Optional[list[str]], typer.Argument(meta
         try: texts = sys.stdin.buffer.read().decode("utf-8-sig").removesuffix("\n").split("\n")
         except UnicodeDecodeError as e: raise InputError(f"standard input – byte 0x{e.object[e.start]:02X} in line {e.object[:e.start].count(10) + 1} is not UTF-8 – convert it first") from None
     for row in answer(run, [t.removesuffix("\r") for t in texts]): print(json.dumps(row, ensure_ascii=False))
+
+# %% ../nbs/c_command_line.ipynb #887a31a8
+@app.command()
+def compare(first: Path, second: Path, data: Annotated[str, typer.Option(help="Labelled rows: a file, `reviews`, or a hub data set.")],
+            text: Text = None, label: Label = None, encoding: Encoding = None, delimiter: Delimiter = None, as_json: AsJson = False):
+    "Say which of two runs is better on the same labelled rows: difference with its interval, McNemar's test."
+    from course_lib.runs import compare as compare_runs
+    found = compare_runs(first, second, data, text, label, encoding, delimiter)
+    for run, seen in zip((first, second), found["trained_on"]):
+        if seen: say(f"note: {run} was trained on {seen} of these {found['n']} rows; the comparison isn't fair")
+    if as_json: print(json.dumps(found, ensure_ascii=False)); return
+    print_scores({"split": found["split"], "n": found["n"], "metrics": found["first"], "baselines": {"second run": found["second"]}}, "first run")
+    for name, d in found["difference"].items(): print(f"  difference in {name.replace('_', ' '):13}{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})")
+    print(f"  right in the first alone {found['only_first']}, in the second alone {found['only_second']}, McNemar's p = {found['p_value']:.3g}\n\n{found['verdict']}")
 
 # %% ../nbs/c_command_line.ipynb #3c658fbd
 @app.command()
@@ -155,6 +169,19 @@ def timed(f) -> float:
     "Seconds that a call takes."
     start = time.perf_counter(); f()
     return time.perf_counter() - start
+
+# %% ../nbs/c_command_line.ipynb #eddb3e04
+@app.command()
+def bench(name: Annotated[Optional[str], typer.Argument(help="training, prediction, optimizers, memory, imports or growth; all by default.")] = None,
+          rounds: Annotated[int, typer.Option(min=1, help="How often each candidate has its turn.")] = 5, as_json: AsJson = False):
+    "Compare our loop with others on this machine, one thread, in turns: medians, ratios, least and greatest."
+    import pandas as pd
+    from course_lib.bench import bench as start
+    found = start(name, rounds)
+    if as_json: print(json.dumps(found, indent=1)); return
+    for title, rows in found.items():
+        table = pd.Series(rows) if title == "machine" else pd.DataFrame.from_dict(rows, orient="index").round(3)
+        print(f"{title}\n{table.to_string()}\n")
 
 # %% ../nbs/c_command_line.ipynb #3e1028ca
 def main(arguments: list | None = None) -> None:

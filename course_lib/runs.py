@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PRESETS', 'LIMITS', 'RUN_FILES', 'Recipe', 'check_recipe', 'check_folder', 'record', 'environment',
            'begin', 'write_json', 'read_json_file', 'fine_tune', 'report', 'match_classes', 'write_run', 'save_model',
-           'score_table', 'verdict', 'model_card', 'load_run', 'predict', 'predict_texts', 'training_rows', 'evaluate']
+           'score_table', 'verdict', 'model_card', 'load_run', 'predict', 'predict_texts', 'training_rows',
+           'labelled_rows', 'answer_rows', 'count_seen', 'evaluate', 'compare', 'compare_verdict']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import json, platform, shutil
@@ -21,8 +22,9 @@ from huggingface_hub import ModelCardData
 from torch.nn.functional import softmax
 
 from . import __version__
+from .comparison import mcnemar, paired_difference, rows_needed
 from .data import InputError, find_file, fingerprint, is_hub_name, load_data, read_hub, read_table, shipped, text_key
-from .evaluation import (baselines, majority_baseline, open_test, plot_confusion, plot_reliability, plot_roc, score)
+from .evaluation import (accuracy, baselines, macro_f1, majority_baseline, open_test, plot_confusion, plot_reliability, plot_roc, score)
 from .models import TASKS, load, quiet
 from .optim import SCHEDULES
 from .show import figure_png
@@ -295,20 +297,55 @@ def training_rows(recipe: dict) -> Dataset | None: # None if they are gone or ha
     except InputError: return None
     return train if fingerprint(train) == recipe["fingerprints"]["train"] else None
 
+def labelled_rows(recipe: dict, data: str, names: list, text=None, label=None, encoding=None, delimiter=None) -> tuple: # (name, Dataset)
+    "Rows to score a run on, with the classes in the order of its model; columns are those of the run by default."
+    text, label = text or recipe["text"], label or recipe["label"]
+    if not is_hub_name(data): return Path(data).name, read_table(find_file(data), text, label, names, encoding, delimiter)
+    splits = match_classes(read_hub(data, text, label), names)
+    name = next(n for n in ("test", "validation", "train") if n in splits)
+    return name, splits[name]
+
+def answer_rows(model, tokenizer, recipe: dict, rows: Dataset) -> np.ndarray: # probabilities, (rows, classes)
+    "What a loaded run says to rows."
+    tokens = tokenize(DatasetDict(rows=rows), tokenizer, recipe["max_length"])["rows"]
+    return softmax(predict_logits(model, tokens), -1).numpy()
+
+def count_seen(rows: Dataset, train: Dataset | None) -> int | None:
+    "How many rows were trained on; None if that can't be known."
+    if train is None: return None
+    seen = {text_key(t) for t in train["text"]}
+    return sum(text_key(t) in seen for t in rows["text"])
+
+# %% ../nbs/06_runs.ipynb #5f73d5d2
 def evaluate(run, data: str, # a file, the name of a shipped table, or a hub data set
              text: str | None = None, label: str | None = None, # columns; those of the run by default
              encoding: str | None = None, delimiter: str | None = None) -> dict: # as in metrics.json, with `trained_on`
     "Score a run on labelled rows, beside the baselines. Raises InputError for a label that the model doesn't know."
     model, tokenizer, recipe = load_run(run)
-    names = list(model.config.id2label.values())
-    text, label = text or recipe["text"], label or recipe["label"]
-    if is_hub_name(data):
-        splits = match_classes(read_hub(data, text, label), names)
-        name = next(n for n in ("test", "validation", "train") if n in splits)
-        rows = splits[name]
-    else: name, rows = Path(data).name, read_table(find_file(data), text, label, names, encoding, delimiter)
-    tokens, train = tokenize(DatasetDict(rows=rows), tokenizer, recipe["max_length"])["rows"], training_rows(recipe)
-    labels, seen = np.array(rows["label"][:]), {text_key(t) for t in train["text"]} if train else set()
-    own = report(labels, softmax(predict_logits(model, tokens), -1).numpy())
+    name, rows = labelled_rows(recipe, data, list(model.config.id2label.values()), text, label, encoding, delimiter)
+    labels, train = np.array(rows["label"][:]), training_rows(recipe)
+    own = report(labels, answer_rows(model, tokenizer, recipe, rows))
     beside = baselines(train, rows) if train else {"majority": score(labels, majority_baseline(list(recipe["classes"].values()), len(labels)))}
-    return {"split": name, **own, "baselines": beside, "trained_on": sum(text_key(t) in seen for t in rows["text"]) if train else None}
+    return {"split": name, **own, "baselines": beside, "trained_on": count_seen(rows, train)}
+
+# %% ../nbs/06_runs.ipynb #a43ed740
+def compare(first, second, # run folders
+            data: str, text: str | None = None, label: str | None = None, encoding: str | None = None, delimiter: str | None = None) -> dict:
+    "Scores of two runs on the same rows, their paired differences and McNemar's test. Raises InputError if they know different labels."
+    runs = [load_run(run) for run in (first, second)]
+    names, other = (list(model.config.id2label.values()) for model, _, _ in runs)
+    if set(names) != set(other): raise InputError(f"{second} – knows {', '.join(other)[:100]}, {first} knows {', '.join(names)[:100]} – compare runs with the same labels")
+    name, rows = labelled_rows(runs[0][2], data, names, text, label, encoding, delimiter)
+    a, b = answer_rows(*runs[0], rows), answer_rows(*runs[1], rows)[:, [other.index(n) for n in names]]
+    labels, choices = np.array(rows["label"][:]), (a.argmax(-1), b.argmax(-1))
+    found = {"split": name, "n": len(labels), "first": score(labels, a), "second": score(labels, b), "difference": {m.__name__: paired_difference(m, labels, *choices) for m in (accuracy, macro_f1)},
+             **mcnemar(*(c == labels for c in choices)), "trained_on": [count_seen(rows, training_rows(r[2])) for r in runs]}
+    return {**found, "verdict": compare_verdict(found)}
+
+def compare_verdict(found: dict) -> str: # a sentence
+    "What a comparison allows to say."
+    gain, differ = found["difference"]["accuracy"], found["only_first"] + found["only_second"]
+    if found["p_value"] < 0.05 and not gain["low"] <= 0 <= gain["high"]: return f"The {'first' if gain['value'] > 0 else 'second'} run is better on these rows, by {100 * abs(gain['value']):.1f} points of accuracy."
+    if gain["value"] == 0: return "Both runs get the same number of rows right."
+    needed = rows_needed(abs(gain["value"]), differ / found["n"])
+    return f"These {found['n']:,} rows can't tell the two apart; a difference of {100 * abs(gain['value']):.1f} points would take about {needed:,}."

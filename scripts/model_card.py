@@ -13,7 +13,7 @@ from course_lib.models import load
 
 KIND = {"gpt2": ("A GPT-2", "next-token prediction", "text-generation", "reads the state of the end token that closes every text"),
         "bert": ("A BERT in the form of ModernBERT (pre-norm, rotary positions, gated layers)", "masked-token prediction (30 %)", "fill-mask", "reads the state of `<|cls|>`, which opens every text"),
-        "t5": ("A T5", "span corruption (15 % in spans of three)", "text2text-generation", "reads the decoder's state at the end token")}
+        "t5": ("A T5", "span corruption (30 % in spans of five)", "text2text-generation", "reads the decoder's state at the end token")}
 
 CARD = """---
 library_name: transformers
@@ -27,7 +27,7 @@ language: en
 
 ## How it was made
 
-`course pretrain --corpus ... --family {family}{teacher}`, two threads of an AMD EPYC processor, matrix products in bfloat16.
+`course pretrain --corpus ... --family {family}{teacher}`, on two cores of an AMD EPYC processor, matrix products in bfloat16. The minutes are those of the clock, with other work beside.
 
 1. {objective} on {tokens:,} tokens, {minutes:.0f} minutes; `log.csv` holds the curve. Perplexity of what it had to guess, on held-out texts: {perplexity:.1f}.
 {distilled}
@@ -54,7 +54,8 @@ For lessons and tests of fine-tuning code. It knows little: old novels and opini
 
 
 TEACHER = "| `all-MiniLM-L6-v2` (sentence-transformers) | teacher in step 2 | Apache 2.0 |\n"
-DISTILLED = """2. Distillation: {tokens:,} tokens, {minutes:.0f} minutes; `log_distil.csv` holds the curve. The state that a classifier reads is drawn, through a linear map, towards the states that layers 2, 4 and 6 of `all-MiniLM-L6-v2` give the same passage (cosine and contrastive loss), while the first objective goes on. No labels were used. Perplexity afterwards: {perplexity:.1f}. (Passages of the held-out texts were among those distilled, without the language objective on them.)"""
+DISTILLED = """2. Distillation: {tokens:,} tokens, {minutes:.0f} minutes; `log_distil.csv` holds the curve. The state that a classifier reads is drawn, through a linear map, towards the states that layers 2, 4 and 6 of `all-MiniLM-L6-v2` give the same passage (cosine and contrastive loss), while the first objective goes on. No labels were used. Perplexity afterwards: {perplexity:.1f}.{held_out}"""
+HELD_OUT = {"gpt2": " (Passages of the held-out texts were among those distilled, without the language objective on them.)"}  # before they were left out of both steps
 
 
 def downstream(name: str) -> str:
@@ -78,7 +79,7 @@ def card(family: str) -> str:
     name = f"tiny-{family}"
     folder = shipped(f"models/{name}")
     config, first, second = AutoConfig.from_pretrained(folder), pd.read_csv(folder / "log.csv"), folder / "log_distil.csv"
-    distilled = "Not distilled." if not second.exists() else DISTILLED.format(**last_row(pd.read_csv(second)))
+    distilled = "Not distilled." if not second.exists() else DISTILLED.format(**last_row(pd.read_csv(second)), held_out=HELD_OUT.get(family, ""))
     kind, objective, pipeline, reads = KIND[family]
     return CARD.format(name=name, family=family, kind=kind, objective=objective[0].upper() + objective[1:], pipeline=pipeline, reads=reads,
                        parameters=new_model(family, load(name, labels=["a", "b"])[1]).num_parameters(), width=config.hidden_size, vocabulary=config.vocab_size,

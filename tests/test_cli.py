@@ -150,6 +150,28 @@ def test_evaluate(small_run, data, tmp_path):
     assert "accuracy" in run_course("evaluate", small_run, "--data", data).stdout
 
 
+def test_compare(small_run, data, tmp_path):
+    run_course("fine-tune", "--data", data, "--out", tmp_path / "weak", *QUICK, "--learning-rate", "1e-7", "--labels", "pos,neg")
+    found = json.loads(run_course("compare", small_run, tmp_path / "weak", "--data", data, "--json").stdout)
+    assert found["n"] == 60 and found["first"]["accuracy"]["value"] - found["second"]["accuracy"]["value"] == pytest.approx(found["difference"]["accuracy"]["value"])
+    alone = [json.loads(run_course("evaluate", run, "--data", data, "--json").stdout)["metrics"] for run in (small_run, tmp_path / "weak")]
+    assert [found[k]["accuracy"] for k in ("first", "second")] == [a["accuracy"] for a in alone]
+    turned = json.loads(run_course("compare", tmp_path / "weak", small_run, "--data", data, "--json").stdout)
+    assert turned["p_value"] == found["p_value"] and turned["only_first"] == found["only_second"]
+    assert min(found["trained_on"]) > 0
+    shown = run_course("compare", small_run, small_run, "--data", data)
+    assert "Both runs get the same number of rows right." in shown.stdout and "was trained on" in shown.stderr and "first run" in shown.stdout
+
+
+def test_compare_refuses_runs_with_other_labels(small_run, tmp_path):
+    table = rows()
+    table["label"] = table["label"].map({"pos": "good", "neg": "bad"})
+    table.to_csv(tmp_path / "other.csv", index=False)
+    run_course("fine-tune", "--data", tmp_path / "other.csv", "--out", tmp_path / "other", *QUICK)
+    done = run_course("compare", small_run, tmp_path / "other", "--data", tmp_path / "other.csv")
+    assert done.returncode == 2 and "compare runs with the same labels" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_evaluate_without_the_training_rows(tmp_path):
     rows().to_csv(tmp_path / "films.csv", index=False)
     run_course("fine-tune", "--data", tmp_path / "films.csv", "--out", tmp_path / "run", *QUICK)

@@ -1,0 +1,84 @@
+"The bench: the way of comparing, not how fast anything is."
+import json, os, subprocess, sys
+
+import pandas as pd
+import pytest
+import torch
+
+from course_lib import bench
+from course_lib.data import InputError, shipped
+from course_lib.training import batch_loss, make_batch
+
+
+def test_candidates_take_turns():
+    seen = []
+    def candidate(name): return lambda: seen.append(f"set up {name}") or (lambda: seen.append(name))
+    table = bench.in_turns({n: candidate(n) for n in "abc"}, rounds=3, progress=False)
+    assert [s for s in seen if len(s) == 1] == list("abc" "bca" "cab") and seen[0] == "set up a"
+    assert table.shape == (3, 3) and list(table.columns) == list("abc") and (table >= 0).all(axis=None)
+
+
+def test_setting_up_is_not_timed():
+    def busy(): return sum(i * i for i in range(2_000_000))
+    table = bench.in_turns({"setting up": lambda: busy() and (lambda: None), "work": lambda: lambda: busy()}, rounds=3, progress=False)
+    assert table["setting up"].max() < 0.2 * table["work"].min()
+
+
+def test_ratios_are_of_rounds():
+    seconds = pd.DataFrame({"ours": [1.0, 10.0, 1.0], "other": [2.0, 30.0, 4.0]})
+    found = bench.ratios(seconds, "ours")
+    assert found.loc["other"].tolist() == [4.0, 3.0, 2.0, 4.0] and found.loc["ours"].tolist() == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_rows_are_like_sentences_of_reviews():
+    rows = bench.sentences(1000)
+    lengths = pd.Series([len(i) for i in rows["input_ids"]])
+    assert abs(lengths.mean() - 28) < 1.5 and abs(lengths.std() - 12) < 1.5 and {i[-1] for i in rows["input_ids"]} == {0}
+    assert all(t not in (0, 1) for i in rows["input_ids"] for t in i[:-1]) and rows["input_ids"] == bench.sentences(1000)["input_ids"]
+    with pytest.raises(ValueError): bench.sentences(100_000)
+
+
+def test_all_candidates_train_the_same_model(monkeypatch):
+    "With dropout off, every loop ends at a lower loss on the rows it went through."
+    monkeypatch.setattr(bench, "LEARNING_RATE", 1e-3)
+    rows = bench.sentences(64)
+    make = bench.new_classifier
+    def without_dropout(shape, activation="gelu_new"):
+        model = make(shape, activation)
+        for m in model.modules():
+            if isinstance(m, torch.nn.Dropout): m.p = 0.0
+        return model
+    made = []
+    monkeypatch.setattr(bench, "new_classifier", lambda *a: made.append(without_dropout(*a)) or made[-1])
+    features = [rows[i] for i in range(64)]
+    before = batch_loss(without_dropout("tiny"), make_batch(without_dropout("tiny"), features)).item()
+    candidates = bench.training_candidates("tiny", rows)
+    for ready in candidates.values(): ready()()
+    after = {name: batch_loss(m, make_batch(m, features)).item() for name, m in zip(candidates, made)}
+    assert all(a < before - 0.005 for a in after.values()), (before, after)
+
+
+def test_memory_is_measured_in_a_process_of_its_own():
+    big = torch.zeros(64 * 2**20 // 4)                               # what this process holds doesn't count
+    found = bench.peak_memory("tiny", ["ours"], 16, progress=False)
+    assert 5 < found["ours"] < 500 and len(big)
+
+
+def test_unknown_part_and_other_threads():
+    threads = torch.get_num_threads()
+    with pytest.raises(InputError, match="optimizers"): bench.bench("nothing")
+    assert torch.get_num_threads() == threads
+
+
+def test_command_line(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "course_lib", "bench", "imports", "--rounds", "1", "--json"], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    found = json.loads(done.stdout)
+    assert found["imports"]["course_lib"]["ratio"] < 0.1 and found["machine"]["torch"] == torch.__version__
+    wrong = subprocess.run([sys.executable, "-m", "course_lib", "bench", "speed"], capture_output=True, text=True, cwd=tmp_path)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("course: bench 'speed'") and len(wrong.stderr.splitlines()) == 1
+
+
+def test_the_recorded_run_is_whole():
+    found = json.loads(shipped("bench.json").read_text())
+    assert {"machine", "imports", "growth"} | {f"{part}, {shape}" for part in bench.PARTS for shape in bench.SHAPES} == set(found)
+    assert all(r["low"] <= r["ratio"] <= r["high"] for name, rows in found.items() if name.startswith(("training", "prediction")) for r in rows.values())
