@@ -61,7 +61,7 @@ def run(preset: Annotated[str, typer.Option(help="tiny, small (needs the extra m
 def fine_tune(data: Annotated[str, typer.Option(help="CSV, TSV, JSON, JSON Lines or Parquet file, `reviews`, or a hub data set.")],
               validation: Annotated[Optional[str], typer.Option(help="Validation file; without one, 70/15/15 of --data.")] = None,
               test: Annotated[Optional[str], typer.Option(help="Test file, opened once at the end.")] = None,
-              task: str = "text-classification", model: Annotated[str, typer.Option(help="tiny-gpt2, tiny-bert, minilm, a folder or a hub id.")] = "tiny-gpt2",
+              task: str = "text-classification", model: Annotated[str, typer.Option(help="tiny-gpt2, tiny-bert, tiny-t5, minilm, a folder or a hub id.")] = "tiny-gpt2",
               text: Text = None, label: Label = None, labels: Annotated[Optional[str], typer.Option(help="The allowed labels, joined by commas.")] = None,
               encoding: Encoding = None, delimiter: Delimiter = None, out: Out = Path("runs/fine-tuned"), resume: Resume = False, force: Force = False,
               epochs: int = 3, batch_size: int = 16, gradient_accumulation_steps: int = 1, learning_rate: Annotated[Optional[float], typer.Option(help="By default what suits the model.")] = None,

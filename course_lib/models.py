@@ -58,7 +58,7 @@ def reading(name: str, folder: str):
         raise InputError(f"{name} – no folder here, and the hub didn't give it ({reason}) – check the name, or run once with a network (it is kept afterwards); tiny-gpt2 comes with the course") from e
 
 # %% ../nbs/03_models.ipynb #72054248
-def load(name: str, # tiny-gpt2, tiny-bert, minilm, a folder, or a hub id such as gpt2
+def load(name: str, # tiny-gpt2, tiny-bert, tiny-t5, minilm, a folder, or a hub id such as gpt2
          task: str = "text-classification", # as the transformers pipelines call it
          labels: list | None = None, # names of the classes, in their order
          seed: int = 0, # of the new head's weights

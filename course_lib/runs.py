@@ -32,7 +32,7 @@ from .tokens import tokenize
 from .training import describe_history, fast_bfloat16, fit, pick_device, plot_history, predict_logits, write_atomically
 
 # %% ../nbs/06_runs.ipynb #dafff553
-LEARNING_RATES = {"tiny-gpt2": 2e-4, "tiny-bert": 2e-4, "minilm": 1e-4} # of models that want another than the default of 5e-5
+LEARNING_RATES = {"tiny-gpt2": 2e-4, "tiny-bert": 2e-4, "tiny-t5": 1e-3, "minilm": 1e-4} # of models that want another than the default of 5e-5
 
 @dataclass
 class Recipe:
