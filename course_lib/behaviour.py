@@ -37,6 +37,7 @@ def harmless_sentence(text: str, rng: random.Random) -> tuple | None:
     "Add a sentence that has no opinion."
     return text, text + " " + rng.choice(("We saw it on a Tuesday.", "It lasts about two hours.", "My sister bought the tickets.", "It was shown in the small hall."))
 
+# %% ../nbs/06_behaviour.ipynb #4b209494
 def another_name(text: str, rng: random.Random) -> tuple | None:
     "The same words, said by people of different names."
     first, second = rng.sample(("Anna", "Ahmed", "Chen", "Dwayne", "Emily", "Fatima", "Juan", "Keisha", "Lars", "Priya"), 2)
@@ -62,9 +63,9 @@ def flip_rates(ask, # called with a list of texts; gives probabilities, (texts, 
     for name, (change, expected) in changes.items():
         rng = random.Random(seed)
         pairs = [pair for text in texts if (pair := change(text, rng))]
-        if not pairs: continue
-        before, after = (ask(list(side)).argmax(-1) for side in zip(*pairs))
-        flips = int((before != after).sum())
-        low, high = wilson_interval(flips, len(pairs))
-        found[name] = {"n": len(pairs), "flips": flips, "rate": flips / len(pairs), "low": low, "high": high, "expected": expected}
-    return pd.DataFrame.from_dict(found, orient="index")
+        if pairs: found[name] = (pairs, expected)
+    asked = list(dict.fromkeys(text for pairs, _ in found.values() for pair in pairs for text in pair))      # each once
+    answer = dict(zip(asked, ask(asked).argmax(-1)))
+    table = {name: {"n": len(pairs), "flips": sum(answer[a] != answer[b] for a, b in pairs), "expected": expected} for name, (pairs, expected) in found.items()}
+    for row in table.values(): row["rate"], (row["low"], row["high"]) = row["flips"] / row["n"], wilson_interval(row["flips"], row["n"])
+    return pd.DataFrame.from_dict(table, orient="index")[["n", "flips", "rate", "low", "high", "expected"]]

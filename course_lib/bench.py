@@ -9,7 +9,7 @@ __all__ = ['SHAPES', 'ROWS', 'PREDICTED', 'BATCH_SIZE', 'LEARNING_RATE', 'PARTS'
            'import_table', 'growth', 'training_table', 'memory_table', 'bench', 'this_machine']
 
 # %% ../nbs/05_bench.ipynb #2c88d268
-import json, platform, subprocess, sys, tempfile, time
+import platform, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from .data import InputError, load_data
 from .models import load, quiet, training_flops
 from .optim import AdamW, make_optimizer
 from .tokens import pad_batch
-from .training import batch_loss, fast_bfloat16, fit, make_batch, predict_logits, rows_in_use
+from .training import fast_bfloat16, fit, predict_logits, rows_in_use
 
 # %% ../nbs/05_bench.ipynb #b8a9b9b2
 def in_turns(candidates: dict, # name -> a function that gets ready and returns the function to be timed
@@ -173,7 +173,7 @@ def peak_memory(shape: str, names: list, n: int = 64, progress: bool = True) -> 
     return pd.Series(found, name="MiB")
 
 # %% ../nbs/05_bench.ipynb #38f193d3
-def import_seconds(module: str): # for `in_turns`, which then measures nothing itself
+def import_seconds(module: str) -> float:
     "CPU seconds that a fresh interpreter needs to import a module."
     code = f"import time; start = time.process_time(); import {module}; print(time.process_time() - start)"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -344,8 +344,8 @@ def compare(first, second, # run folders
 
 def compare_verdict(found: dict) -> str: # a sentence
     "What a comparison allows to say."
-    gain, differ = found["difference"]["accuracy"], found["only_first"] + found["only_second"]
-    if found["p_value"] < 0.05 and not gain["low"] <= 0 <= gain["high"]: return f"The {'first' if gain['value'] > 0 else 'second'} run is better on these rows, by {100 * abs(gain['value']):.1f} points of accuracy."
-    if gain["value"] == 0: return "Both runs get the same number of rows right."
-    needed = rows_needed(abs(gain["value"]), differ / found["n"])
-    return f"These {found['n']:,} rows can't tell the two apart; a difference of {100 * abs(gain['value']):.1f} points would take about {needed:,}."
+    interval, more, differ = found["difference"]["accuracy"], found["only_first"] - found["only_second"], found["only_first"] + found["only_second"]
+    gain = abs(more) / found["n"]                                   # from the counts: exactly the disagreement if all go one way
+    if found["p_value"] < 0.05 and not interval["low"] <= 0 <= interval["high"]: return f"The {'first' if more > 0 else 'second'} run is better on these rows, by {100 * gain:.1f} points of accuracy."
+    if more == 0: return "Both runs get the same number of rows right."
+    return f"These {found['n']:,} rows can't tell the two apart; a difference of {100 * gain:.1f} points would take about {rows_needed(gain, differ / found['n']):,}."

@@ -7,7 +7,7 @@ __all__ = ['CONTROLS', 'Trial', 'set_dropout', 'run_trial', 'find_learning_rate'
            'Panel', 'work', 'watch', 'trial_table', 'suggest', 'search', 'plot_importance', 'flip_labels', 'diagnose']
 
 # %% ../nbs/07_tuning.ipynb #1390f18f
-import copy, math, threading, time
+import math, threading, time
 from dataclasses import dataclass
 
 import numpy as np

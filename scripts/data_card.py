@@ -2,7 +2,7 @@
 
 Every number in the data card stands between two markers and is computed here; a test runs this and fails if the card is out of date.
 """
-import re, sys
+import re
 from collections import Counter
 from pathlib import Path
 

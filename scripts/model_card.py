@@ -2,8 +2,6 @@
 
 Sizes, tokens, times, perplexities and scores are computed or read here; a test runs this and fails if a card is out of date.
 """
-from pathlib import Path
-
 import pandas as pd
 from transformers import AutoConfig
 
@@ -38,12 +36,12 @@ Perplexities can be compared only between models of one family with this vocabul
 
 ## Sources
 
-| source | used for | licence |
+| source | used in | licence |
 |---|---|---|
-| 24 English novels from before 1930 | both steps | public domain in the US, CC0 |
-| unlabelled reviews of the Large Movie Review Dataset (Maas et al. 2011), 32 MB | both | none stated; given out for research |
-| training sentences of Pang and Lee (2005), without labels | both | CC BY 4.0 |
-| `data/unlabelled_reviews.txt` of this project | both | CC0 |
+| 24 English novels from before 1930 | {steps} | public domain in the US, CC0 |
+| unlabelled reviews of the Large Movie Review Dataset (Maas et al. 2011), 32 MB | {steps} | none stated; given out for research |
+| training sentences of Pang and Lee (2005), without labels | {steps} | CC BY 4.0 |
+| `data/unlabelled_reviews.txt` of this project | {steps} | CC0 |
 {teacher_row}
 Validation and test parts of those sets were left out, and so were the labelled reviews and the news of this project.
 
@@ -83,7 +81,7 @@ def card(family: str) -> str:
     kind, objective, pipeline, reads = KIND[family]
     return CARD.format(name=name, family=family, kind=kind, objective=objective[0].upper() + objective[1:], pipeline=pipeline, reads=reads,
                        parameters=new_model(family, load(name, labels=["a", "b"])[1]).num_parameters(), width=config.hidden_size, vocabulary=config.vocab_size,
-                       **last_row(first), teacher_row=TEACHER if second.exists() else "", teacher=" --teacher minilm" if second.exists() else "", distilled=distilled, table=downstream(name))
+                       **last_row(first), teacher_row=TEACHER if second.exists() else "", teacher=" --teacher minilm" if second.exists() else "", distilled=distilled, steps="steps 1 and 2" if second.exists() else "step 1", table=downstream(name))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from course_lib.comparison import mcnemar, paired_difference, rows_needed
 from course_lib.evaluation import accuracy, bootstrap_interval, macro_f1, roc_auc, wilson_interval
 from course_lib.metrics import (average_precision, averaged, balanced_accuracy, brier_score, class_report, coverage, fit_temperature, log_loss,
                                 perplexity, precision_recall_curve)
+from course_lib.runs import compare_verdict
 
 CLASSES = 4
 answers = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40).map(lambda rows: tuple(np.array(rows).T))
@@ -150,3 +151,14 @@ def test_flip_rates_of_models_that_are_known():
     assert reads_not.loc["denied", "rate"] == 1 and reads_not.loc["typo", "rate"] == 0
     assert denied("I liked it.", random.Random(0))[1] == "It is not true that I liked it."
     assert denied("Good. It is thin.", random.Random(0)) is None
+
+
+@pytest.mark.parametrize("n", (7, 10, 33, 400))
+@pytest.mark.parametrize("first, second", ((1, 0), (3, 0), (0, 3), (5, 0), (2, 1), (0, 0)))
+def test_a_verdict_for_any_counts(n, first, second):
+    "Also when every row that differs speaks for the same run, where the difference in float arithmetic can exceed the disagreement."
+    a, b = np.arange(n) < n - 1, np.arange(n) < n - 1                # both right but for the last row
+    b[:first], a[first:first + second] = False, False
+    low, high = np.percentile([(a ^ b)[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(200)], [2.5, 97.5])
+    verdict = compare_verdict({"n": n, **mcnemar(a, b), "difference": {"accuracy": {"value": a.mean() - b.mean(), "low": low, "high": high}}})
+    assert ("same number" in verdict) == (first == second) and verdict.endswith(".")

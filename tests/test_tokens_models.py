@@ -14,7 +14,7 @@ from transformers import (BertConfig, BertForMaskedLM, BertForSequenceClassifica
 from course_lib.data import InputError, load_data
 from course_lib.models import blocks, count_parameters, freeze, load
 from course_lib.optim import make_optimizer, make_schedule
-from course_lib.tokens import batches, epoch_order, pad_batch, tokenize, train_tokenizer
+from course_lib.tokens import batches, epoch_order, pad_batch, tokenize
 from course_lib.training import batch_logits, batch_loss, make_batch, training_step
 
 LABELS = ["negative", "positive"]
