@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'say', 'do_run', 'print_scores',
-           'run', 'fine_tune', 'evaluate', 'predict', 'compare', 'pretrain', 'lab', 'doctor', 'measure_machine',
-           'timed', 'bench', 'main', 'interrupted', 'fail']
+           'run', 'fine_tune', 'evaluate', 'predict', 'compare', 'audit', 'pretrain', 'lab', 'doctor',
+           'measure_machine', 'timed', 'bench', 'main', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import json, os, sys, time
@@ -108,6 +108,23 @@ def compare(first: Path, second: Path, data: Annotated[str, typer.Option(help="L
     print_scores({"split": found["split"], "n": found["n"], "metrics": found["first"], "baselines": {"second run": found["second"]}}, "first run")
     for name, d in found["difference"].items(): print(f"  difference in {name.replace('_', ' '):13}{d['value']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})")
     print(f"  right in the first alone {found['only_first']}, in the second alone {found['only_second']}, McNemar's p = {found['p_value']:.3g}\n\n{found['verdict']}")
+
+# %% ../nbs/c_command_line.ipynb #3490b2b3
+@app.command()
+def audit(data: Annotated[str, typer.Option(help="Labelled rows: a file, `reviews`, or a hub data set.")],
+          out: Annotated[Optional[Path], typer.Option(help="Write the page with examples here, report.html for instance.")] = None,
+          text: Text = None, label: Label = None, encoding: Encoding = None, delimiter: Delimiter = None, as_json: AsJson = False):
+    "Look for what is wrong in a table: copies, contradictions, damage, other languages, doubtful labels."
+    from course_lib.cleaning import data_report
+    from course_lib.data import InputError, audit as count, load_data
+    from course_lib.training import write_atomically
+    splits = load_data(data, text=text, label=label, encoding=encoding, delimiter=delimiter)
+    counts, page = data_report(splits, Path(data).name)
+    try: write_atomically(out, lambda path: path.write_text(page, encoding="utf-8")) if out else None
+    except OSError as e: raise InputError(f"{out} – can't be written ({e.strerror or e}) – give another file with --out") from None
+    if as_json: print(json.dumps({"splits": count(splits).to_dict("index"), "suspicions": counts.to_dict("index")}, ensure_ascii=False)); return
+    print(f"{count(splits).to_string()}\n\n{counts.to_string() if len(counts) else 'nothing looks wrong'}")
+    if out: print(f"\npage   {out}")
 
 # %% ../nbs/c_command_line.ipynb #3c658fbd
 @app.command()

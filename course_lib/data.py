@@ -6,8 +6,8 @@
 __all__ = ['MAGIC', 'MAX_PROBLEMS', 'TEXT_NAMES', 'LABEL_NAMES', 'InputError', 'read_bytes', 'read_text', 'read_delimited',
            'read_json', 'name_classes', 'read_parquet', 'find_columns', 'label_names', 'label_value', 'to_dataset',
            'check_row', 'shipped', 'read_rows', 'read_table', 'hub_answers', 'hub_access', 'read_hub', 'text_key',
-           'audit', 'word_runs', 'near_duplicates', 'split', 'fingerprint', 'load_data', 'is_hub_name', 'find_file',
-           'resplit']
+           'audit', 'word_runs', 'near_duplicates', 'together', 'split', 'fingerprint', 'load_data', 'is_hub_name',
+           'find_file', 'resplit']
 
 # %% ../nbs/01_data.ipynb #b3ad538a
 import csv, hashlib, io, json, random, re, socket
@@ -300,23 +300,40 @@ def near_duplicates(splits: dict, # of data sets with `text`
     pairs = [(*place[a], *place[b], s) for a, b, s in zip(common.row, common.col, similarity) if s >= threshold]
     return pd.DataFrame(pairs, columns=["split_a", "row_a", "split_b", "row_b", "similarity"]).sort_values("similarity", ascending=False, ignore_index=True)
 
+# %% ../nbs/01_data.ipynb #51729fbd
+def together(texts: list, groups: list | None = None) -> list: # of lists of row numbers
+    "Rows that must stay on one side: copies of a text, and rows with the same value in `groups` (None is no group)."
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    seen, links = {}, []
+    for i, text in enumerate(texts):
+        keys = [("text", text_key(text))] + ([("group", groups[i])] if groups is not None and groups[i] is not None else [])
+        links += [(i, seen.setdefault(key, i)) for key in keys]
+    a, b = np.array(links).reshape(-1, 2).T
+    found = defaultdict(list)
+    for i, c in enumerate(connected_components(coo_array((np.ones(len(a)), (a, b)), shape=(len(texts),) * 2), directed=False)[1]): found[c].append(i)
+    return list(found.values())
+
 # %% ../nbs/01_data.ipynb #c2c6daba
 def split(dataset: Dataset, # with `text` and a ClassLabel `label`
           seed: int = 0, # the same seed gives the same parts
           fractions: tuple = (0.7, 0.15, 0.15), # of train, validation and test
+          groups: list | None = None, # a value for each row: rows of one author, for instance, stay on one side
          ) -> DatasetDict: # with `train`, `validation`, `test`, or without `test` if its fraction is 0
     "Cut a data set into stratified parts, copies of a text on one side; raises InputError if a class has too few different texts."
-    groups = defaultdict(list)
-    for i, text in enumerate(dataset["text"]): groups[text_key(text)].append(i)
     labels, parts, rng = dataset["label"][:], {"train": [], "validation": [], "test": []}, random.Random(seed)
+    linked = together(dataset["text"][:], groups)
+    of = [Counter(labels[i] for i in rows).most_common(1)[0][0] for rows in linked]
     for c, name in enumerate(dataset.features["label"].names):
-        own = [g for g in groups.values() if labels[g[0]] == c]
-        if not own: continue
+        own = [rows for rows, y in zip(linked, of) if y == c]
         rng.shuffle(own)
-        sizes = [max(1, round(f * len(own))) if f else 0 for f in fractions[1:]]
-        if sum(sizes) >= len(own): raise InputError(f"label {name!r} – only {len(own)} different texts, too few to cut into {1 + len(sizes)} parts – add rows, or pass --validation FILE")
-        a, b = len(own) - sum(sizes), len(own) - sizes[1]
-        for part, chosen in zip(parts, (own[:a], own[a:b], own[b:])): parts[part] += [i for g in chosen for i in g]
+        total = sum(map(len, own))
+        for part, share in zip(("test", "validation"), fractions[:0:-1]):
+            chosen = []
+            while own and share and len(chosen) < max(1, round(share * total)): chosen = own.pop() + chosen
+            parts[part] += chosen
+        if total and not own: raise InputError(f"label {name!r} – only {of.count(c)} different {'texts' if groups is None else 'groups'}, too few to cut into {len(fractions)} parts – add rows, or pass --validation FILE")
+        parts["train"] += [i for rows in own for i in rows]
     return DatasetDict({name: dataset.select(sorted(rows)) for name, rows in parts.items() if rows})
 
 # %% ../nbs/01_data.ipynb #90e0660d

@@ -163,6 +163,15 @@ def test_compare(small_run, data, tmp_path):
     assert "Both runs get the same number of rows right." in shown.stdout and "was trained on" in shown.stderr and "first run" in shown.stdout
 
 
+def test_audit(data, tmp_path):
+    page = tmp_path / "new" / "report.html"
+    found = json.loads(run_course("audit", "--data", data, "--out", page, "--json").stdout)
+    assert set(found["splits"]) == {"train", "validation", "test"} and "<h2>What looks wrong</h2>" in page.read_text(encoding="utf-8")
+    assert "median words" in run_course("audit", "--data", data).stdout
+    done = run_course("audit", "--data", data, "--out", tmp_path)
+    assert done.returncode == 2 and "can't be written" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_compare_refuses_runs_with_other_labels(small_run, tmp_path):
     table = rows()
     table["label"] = table["label"].map({"pos": "good", "neg": "bad"})
