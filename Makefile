@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: course test lab docs notebooks bench clean
+.PHONY: course test lab docs notebooks bench claims clean
 
 course: .venv/course   ## set up, fine-tune, say where the plot and the model are
 	$(BIN)/course run --out runs/first --force
@@ -25,6 +25,10 @@ notebooks: .venv/dev   ## after editing a notebook: export the package, run the 
 bench: .venv/dev       ## our loop beside others on this machine, one thread, about half an hour; the page of the bench shows it
 	OMP_NUM_THREADS=1 $(BIN)/course bench --json > data/bench.json.new
 	mv data/bench.json.new data/bench.json
+
+claims: .venv/dev      ## the experiments behind the ledger of claims: hours; stopped and started again, it goes on
+	OMP_NUM_THREADS=1 $(BIN)/course claims --minutes 1000 --out runs/claims
+	cp runs/claims/claims.csv data/claims.csv
 
 clean:
 	rm -rf .venv runs build dist *.egg-info _docs _proc

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL_WORDS', 'SUSPICIONS', 'REPAIRS', 'CONTRACTIONS', 'PAGE', 'repair_encoding', 'language', 'shouts',
            'find_defects', 'doubt_labels', 'strip_markup', 'drop_links', 'squeeze', 'expand_contractions',
-           'drop_punctuation', 'clean', 'near_groups', 'plot_audit', 'data_report', 'doubtful']
+           'drop_punctuation', 'drop_stop_words', 'clean', 'near_groups', 'plot_audit', 'data_report', 'doubtful']
 
 # %% ../nbs/01_cleaning.ipynb #63f91fc8
 import base64, html, re, unicodedata
@@ -120,6 +120,12 @@ def expand_contractions(text: str) -> str:
 def drop_punctuation(text: str) -> str:
     "Letters, digits and spaces; every other sign becomes a space."
     return " ".join(re.sub(r"[^\w\s]|_", " ", text).split())
+
+# %% ../nbs/01_cleaning.ipynb #bab7abad
+def drop_stop_words(text: str) -> str:
+    "Without the words of scikit-learn's English list of stop words."
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    return " ".join(w for w in text.split() if re.sub(r"\W", "", w).casefold() not in ENGLISH_STOP_WORDS)
 
 # %% ../nbs/01_cleaning.ipynb #1c8f5c1f
 def clean(dataset: Dataset, # with `text` and a ClassLabel `label`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'say', 'do_run', 'print_scores',
            'run', 'fine_tune', 'evaluate', 'predict', 'compare', 'audit', 'pretrain', 'lab', 'doctor',
-           'measure_machine', 'timed', 'bench', 'main', 'interrupted', 'fail']
+           'measure_machine', 'timed', 'bench', 'claims', 'main', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import json, os, sys, time
@@ -199,6 +199,17 @@ def bench(name: Annotated[Optional[str], typer.Argument(help="training, predicti
     for title, rows in found.items():
         table = pd.Series(rows) if title == "machine" else pd.DataFrame.from_dict(rows, orient="index").round(3)
         print(f"{title}\n{table.to_string()}\n")
+
+# %% ../nbs/c_command_line.ipynb #1545f380
+@app.command()
+def claims(name: Annotated[Optional[str], typer.Argument(metavar="[ID]", help="One claim, lr-default for instance; all by default.")] = None,
+           minutes: Annotated[float, typer.Option(min=0, help="Begin no run after that; the same command goes on.")] = 15, out: Annotated[Path, typer.Option(help="Runs and claims.csv are kept here.")] = Path("runs/claims"), as_json: AsJson = False):
+    "Put what tutorials claim to the test: effects with intervals over seeds, and a verdict."
+    from course_lib.claims import run_claims
+    table = run_claims([name] if name else None, out, minutes, say)
+    if as_json: print(table.to_json(orient="records", force_ascii=False)); return
+    for _, rows in table.groupby("claim", sort=False) if len(table) else []:
+        print(f"{rows['claim'].iloc[0]}: {rows['says'].iloc[0]}\n{rows[['condition', 'effect', 'low', 'high', 'seeds']].to_string(index=False)}\n{rows['unit'].iloc[0]} – {rows['verdict'].iloc[0]}\n")
 
 # %% ../nbs/c_command_line.ipynb #3e1028ca
 def main(arguments: list | None = None) -> None:

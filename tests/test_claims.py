@@ -1,0 +1,93 @@
+"An experiment can be cut off at any run and goes on; verdicts follow from intervals; the shipped ledger follows from its own numbers."
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy.stats import ttest_1samp
+
+import course_lib.claims as module
+from course_lib.claims import CLAIMS, STEPS, Claim, decide, draw, gain, interval, ledger_rows, run_claims, run_once, verdict
+from course_lib.data import InputError, shipped
+
+quick = settings(max_examples=100, deadline=None)
+
+
+@quick
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=20).filter(lambda v: np.std(v) > 1e-6))
+def test_the_interval_is_students(values):
+    mean, low, high = interval(values)
+    reference = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((np.mean(values), reference.low, reference.high))
+    assert interval([1.0])[1:] == (-np.inf, np.inf)
+
+
+@quick
+@given(st.floats(-5, 5), st.floats(0, 5), st.floats(-3, 3), st.floats(0, 2))
+def test_a_verdict_has_a_reason(low, width, least, extra):
+    found = decide(low, low + width, least, least + extra)
+    assert (found == "holds") == (low > least)
+    if found == "fails": assert low + width < least + extra
+    if found == "open": assert low <= least and low + width >= least + extra
+
+
+def test_verdicts_of_several_conditions():
+    assert verdict({"a": "holds", "b": "holds"}) == "holds here" and verdict({"a": "fails"}) == "fails here"
+    assert verdict({"a": "holds", "b": "fails", "c": "open"}) == "depends: holds for a – fails for b"
+    assert "open" in verdict({"a": "open"}) and verdict({"a": "holds", "b": "open"}) == "holds here for a; the rest is open"
+
+
+def test_experiments_go_on(tmp_path, monkeypatch):
+    "After every run the time is up once; what was computed stays, and the end is the same as without interruptions."
+    done, clock = [], [0.0]
+    def run(seed, **settings):
+        done.append((seed, json.dumps(settings))); clock[0] += 100
+        return {"accuracy": 70 + seed % 3 + 5 * settings.get("dropout", 0)}
+    monkeypatch.setattr(module, "run_once", run)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setitem(CLAIMS, "toy", Claim("dropout helps", {"0.3": gain(dropout=0.3), "0.1 and 0.3": gain(dropout=0.3, against={"dropout": 0.1})}))
+    for _ in range(40): table = run_claims(["toy"], tmp_path / "often", minutes=1, say=lambda line: None)
+    assert len(done) == len(set(done)) == 3 * 5
+    whole = run_claims(["toy"], tmp_path / "whole", minutes=1e6, say=lambda line: None)
+    assert table.equals(whole) and table["verdict"].tolist() == ["holds here"] * 2 and table["effect"].tolist() == pytest.approx([1.5, 1.0])
+    assert pd.read_csv(tmp_path / "often/claims.csv")["seeds"].tolist() == [5, 5]
+    assert run_claims(["toy"], tmp_path / "none", minutes=-1, say=lambda line: None).empty and not (tmp_path / "none/claims.csv").exists()
+    with pytest.raises(InputError, match="is not known – they are lr-default"): run_claims(["no-such-claim"], tmp_path)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_effect_can_be_asked(name):
+    "Each effect asks for runs with settings that a run takes, and gives a number."
+    taken = {*run_once.__code__.co_varnames[:run_once.__code__.co_argcount], "learning_rate", *module.RECIPE}
+    def get(further=0, **settings):
+        assert set(settings) <= taken and settings.get("step") in {None, *STEPS}
+        found = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "first_half", "second_half", "ece", "tempered_ece", "negation", "loss", "last_loss", "lowest_loss", "steps"), 50.0)
+        return {**found, **{f"flips: {k}": 0.1 for k in module.CHANGES}} if settings.get("flips") else found
+    for effect in CLAIMS[name].effects.values(): assert np.isfinite(effect(get))
+    assert CLAIMS[name].worth >= CLAIMS[name].least and CLAIMS[name].seeds >= 5
+
+
+def test_rows_of_a_run():
+    parts = draw(3, rows=200, noise=0.25, step="drop stop words")
+    assert len(parts["train"]) == 200 and parts["train"].column_names == ["text", "label", "slice"]
+    clean = draw(3, rows=200)
+    assert (np.array(parts["train"]["label"][:]) != np.array(clean["train"]["label"][:])).sum() == 50
+    assert parts["test"]["label"][:] == clean["test"]["label"][:] and not any(" not " in t for t in parts["test"]["text"])
+
+
+def test_a_small_run():
+    found = run_once(1, rows=64, epochs=1, patience=1, frozen_layers=1, kept_layers=2, dropout=0.0, flips=True, positive=0.2)
+    assert found["steps"] == 4 and all(np.isfinite(v) for v in found.values()) and found["flips: upper case"] == 0
+    again = run_once(1, rows=64, epochs=1, patience=1, frozen_layers=1, kept_layers=2, dropout=0.0, flips=True, positive=0.2)
+    assert {k: v for k, v in found.items() if k != "seconds"} == {k: v for k, v in again.items() if k != "seconds"}
+
+
+def test_the_shipped_ledger_is_what_its_numbers_say():
+    ledger = pd.read_csv(shipped("claims.csv"))
+    assert set(ledger["claim"]) <= set(CLAIMS) and (ledger["seeds"] >= 5).all()
+    for name, rows in ledger.groupby("claim"):
+        assert rows["condition"].tolist() == list(CLAIMS[name].effects)
+        again = pd.DataFrame(ledger_rows(name, {r.condition: [float(v) for v in r["values"].split()] for _, r in rows.iterrows()}))
+        assert again["verdict"].tolist() == rows["verdict"].tolist() and (rows["seeds"] == [len(v.split()) for v in rows["values"]]).all()
+        np.testing.assert_allclose(again[["effect", "low", "high"]], rows[["effect", "low", "high"]], atol=0.01)
