@@ -114,7 +114,9 @@ class Panel:
         self.controls = {"model": w.Dropdown(options=list(models), description="model", **wide)}
         for name, (kind, options) in CONTROLS.items(): self.controls[name] = getattr(w, kind)(description=name.replace("_", " "), **options, **wide)
         self.run, self.stop = w.Button(description="Run", button_style="primary"), w.Button(description="Stop", disabled=True)
-        self.message, self.picture, self.table = w.Label(value="move the settings, then run"), w.Image(format="png", width=560), w.HTML()
+        empty, ax = new_figure(width=5.6)
+        ax.set(xlabel="step", ylabel="loss (nats)", title="no run yet")
+        self.message, self.picture, self.table = w.Label(value="move the settings, then run"), w.Image(value=figure_png(empty, "No run yet."), format="png", width=560), w.HTML()
         self.run.on_click(lambda _: self.start()); self.stop.on_click(lambda _: setattr(self, "stopping", True))
         settings = w.VBox([*self.controls.values(), w.HBox([self.run, self.stop]), self.message])
         self.widget = w.VBox([w.HBox([settings, self.picture], layout=w.Layout(flex_flow="row wrap")), self.table])
@@ -139,7 +141,7 @@ def work(self: Panel, settings: dict) -> None:
         trial = run_trial(self.splits, callbacks=[self.watch], **{**settings, "patience": settings["patience"] or None})
         self.trials.append(trial)
         self.message.value = f"{'stopped' if self.stopping else 'done'}: estimated {seconds:.0f} s, took {trial.seconds:.0f} s; accuracy {trial.accuracy['value']:.2f} ({trial.accuracy['low']:.2f} to {trial.accuracy['high']:.2f})"
-        self.table.value = trial_table(self.trials).to_html(border=0)
+        self.table.value = trial_table(self.trials).to_html(border=0, col_space="7em", na_rep="–")
     except (InputError, ValueError) as e: self.message.value = f"can't run: {e}"
     finally: self.run.disabled, self.stop.disabled = False, True
 
