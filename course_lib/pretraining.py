@@ -30,7 +30,7 @@ from .models import find_model, quiet, reading
 from .optim import make_schedule, parameter_groups
 from .runs import begin, check_folder, environment
 from .show import COLORS, new_figure
-from .tokens import END, PAD, batches, epoch_order, length_grouped_batches, pad_batch, train_tokenizer
+from .tokens import END, batches, epoch_order, length_grouped_batches, pad_batch, train_tokenizer
 from .training import fast_bfloat16, load_checkpoint, pick_device, save_checkpoint, training_step, write_atomically
 
 # %% ../nbs/10_families.ipynb #da4a86ab
