@@ -104,7 +104,7 @@ CLAIMS = {}
 CLAIMS["lr-default"] = Claim("2e-5, three epochs and AdamW are good defaults (no more than a point below the best of the sweep)",
     {"tiny-gpt2": lambda get: get(epochs=3, learning_rate=2e-5)["second_half"] - chosen(get, [{"epochs": 3, "learning_rate": r} for r in (2e-5, 1e-4, 2e-4, 5e-4, 1e-3)]),
      "minilm, 480 rows": lambda get: get(epochs=3, model="minilm", rows=480, learning_rate=2e-5)["second_half"] - chosen(get, [{"epochs": 3, "model": "minilm", "rows": 480, "learning_rate": r} for r in (2e-5, 1e-4, 2e-4)])}, least=-1, worth=-1)
-CLAIMS["lr-schedule"] = Claim("a schedule beats a constant rate", {"linear": gain(against={"lr_scheduler_type": "constant"}), "cosine": gain(lr_scheduler_type="cosine", against={"lr_scheduler_type": "constant"})})
+CLAIMS["lr-schedule"] = Claim("a schedule beats a constant rate (all with the same warm-up)", {"linear": gain(against={"lr_scheduler_type": "constant_with_warmup"}), "cosine": gain(lr_scheduler_type="cosine", against={"lr_scheduler_type": "constant_with_warmup"})})
 CLAIMS["warmup"] = Claim("start small and raise the rate", {"6 % of the steps": gain(warmup_ratio=0.06, against={"warmup_ratio": 0.0}), "20 %": gain(warmup_ratio=0.2, against={"warmup_ratio": 0.0}),
     "500 steps, as printed in many scripts": gain(warmup_ratio=round(500 / 480, 4), against={"warmup_ratio": 0.0})})
 CLAIMS["small-batch"] = Claim("a small batch generalises better", {f"batch {b} against 64, each at its best rate": lambda get, b=b: chosen(get, at_rates(b)) - chosen(get, at_rates(64)) for b in (4, 16)})
@@ -133,7 +133,7 @@ CLAIMS["split-70-15-15"] = Claim("a random test part of 15 % tells how good a mo
     {f"{share:.0%} of the rows": lambda get, share=share: -abs(get(model="word counts", test_share=share)["accuracy"] - get(1000, model="word counts", test_share=share)["accuracy"]) for share in (0.15, 0.3)}, least=-2, worth=-2, seeds=20)
 
 # %% ../nbs/b_claims.ipynb #054f373c
-SWEEP = [{"learning_rate": r} for r in (1e-4, 2e-4, 5e-4, 1e-3)] + [{"lr_scheduler_type": s} for s in ("constant", "cosine")] + [{"warmup_ratio": w} for w in (0.0, 0.06, 0.2)] + [{"weight_decay": 0.1}]
+SWEEP = [{"learning_rate": r} for r in (1e-4, 2e-4, 5e-4, 1e-3)] + [{"lr_scheduler_type": s} for s in ("constant_with_warmup", "cosine")] + [{"warmup_ratio": w} for w in (0.0, 0.06, 0.2)] + [{"weight_decay": 0.1}]
 CLAIMS["test-once"] = Claim("the test part estimates how good the model is, also after the best of ten runs was picked on it",
     {"best of ten": lambda get: (lambda run: run["second_half"] - run["first_half"])(max((get(**c) for c in SWEEP), key=lambda run: run["first_half"])) - (lambda runs: np.mean([r["second_half"] - r["first_half"] for r in runs]))([get(**c) for c in SWEEP])},
     least=-0.5, worth=-0.5)

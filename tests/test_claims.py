@@ -10,6 +10,7 @@ from scipy.stats import ttest_1samp
 import course_lib.claims as module
 from course_lib.claims import CLAIMS, STEPS, Claim, decide, draw, gain, interval, ledger_rows, run_claims, run_once, verdict
 from course_lib.data import InputError, shipped
+from course_lib.optim import SCHEDULES
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -61,7 +62,7 @@ def test_every_effect_can_be_asked(name):
     "Each effect asks for runs with settings that a run takes, and gives a number."
     taken = {*run_once.__code__.co_varnames[:run_once.__code__.co_argcount], "learning_rate", *module.RECIPE}
     def get(further=0, **settings):
-        assert set(settings) <= taken and settings.get("step") in {None, *STEPS}
+        assert set(settings) <= taken and settings.get("step") in {None, *STEPS} and settings.get("lr_scheduler_type", "linear") in SCHEDULES
         found = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "first_half", "second_half", "ece", "tempered_ece", "negation", "loss", "last_loss", "lowest_loss", "steps"), 50.0)
         return {**found, **{f"flips: {k}": 0.1 for k in module.CHANGES}} if settings.get("flips") else found
     for effect in CLAIMS[name].effects.values(): assert np.isfinite(effect(get))
