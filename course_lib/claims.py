@@ -9,7 +9,7 @@ __all__ = ['STEPS', 'RECIPE', 'CLAIMS', 'SWEEP', 'draw', 'make_rare', 'run_once'
 
 # %% ../nbs/b_claims.ipynb #76d7c8ab
 import hashlib, json, time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +180,7 @@ def getter(seed: int, folder: Path, deadline: float):
         return json.loads(path.read_text())["found"]
     return get
 
+# %% ../nbs/b_claims.ipynb #cd74c3c2
 def run_claims(ids: list | None = None, # all by default
                out="runs/claims", minutes: float = 15, say=print) -> pd.DataFrame: # a row a claim and condition
     "Run what is missing within the budget and put `claims.csv` into the folder. Raises InputError for an unknown claim."

@@ -16,7 +16,7 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from .data import InputError, audit, near_duplicates, text_key, together
-from .show import COLORS, figure_png, new_figure
+from .show import figure_png, new_figure
 
 # %% ../nbs/01_cleaning.ipynb #9f0dfa6c
 def repair_encoding(text: str) -> str:
@@ -137,7 +137,7 @@ def clean(dataset: Dataset, # with `text` and a ClassLabel `label`
         new = [step(t) for t in texts]
         report[name] = {"changed": sum(a != b for a, b in zip(texts, new)), "taken out": 0}
         texts = new
-    keys, given, seen, keep = [text_key(t) for t in texts], {}, set(), []
+    keys, given, seen = [text_key(t) for t in texts], {}, set()
     for key, y in zip(keys, labels): given.setdefault(key, set()).add(y)
     reasons = ["empty" if not re.search(r"\w", key) else "two labels" if len(given[key]) > 1 else "copy" if key in seen or seen.add(key) else "" for key in keys]
     for reason in ("empty", "two labels", "copy"): report[reason] = {"changed": 0, "taken out": reasons.count(reason)}
@@ -184,6 +184,7 @@ th, td {{border: 1px solid #ccc; padding: .2rem .6rem; text-align: left}} img {{
 <h2>Labels to look at again</h2><p>Word counts learnt from the other rows give these labels the least probability.</p>{doubts}
 </body></html>"""
 
+# %% ../nbs/01_cleaning.ipynb #1129b257
 def data_report(splits: DatasetDict, # with `text` and a ClassLabel `label`
                 name: str) -> tuple: # (counts: a row for each suspicion and split, the page as HTML)
     "Audit, suspicions with examples, and doubtful labels of a data set."
