@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['confusion_matrix', 'accuracy', 'macro_f1', 'roc_auc', 'bootstrap_interval', 'wilson_interval', 'score',
-           'majority_baseline', 'tfidf_baseline', 'baselines', 'plain', 'plot_confusion', 'roc_curve', 'plot_roc',
-           'reliability', 'expected_calibration_error', 'plot_reliability', 'worst', 'open_test', 'plot_scores']
+           'majority_baseline', 'tfidf_baseline', 'model_gain', 'baselines', 'plain', 'plot_confusion', 'roc_curve',
+           'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability', 'worst', 'open_test',
+           'plot_scores']
 
 # %% ../nbs/06_evaluation.ipynb #9536b4e3
 import math
@@ -90,11 +91,17 @@ def tfidf_baseline(train: Dataset, texts: list) -> np.ndarray: # probabilities, 
     probabilities[:, model.classes_] = model.predict_proba(texts)
     return probabilities
 
-def baselines(train: Dataset, test: Dataset) -> dict: # {baseline: {metric: {"value", "low", "high"}}}
-    "Scores of both baselines on `test`."
+# %% ../nbs/06_evaluation.ipynb #88ab7acf
+def model_gain(labels: np.ndarray, probabilities: np.ndarray, baseline: np.ndarray) -> dict: # value, low, high
+    "How much more accurate a model is than a baseline on the same rows, with the 95 % interval of a paired bootstrap."
+    gain = (probabilities.argmax(-1) == labels).astype(float) - (baseline.argmax(-1) == labels)
+    return dict(zip(("value", "low", "high"), (float(gain.mean()), *bootstrap_interval(np.mean, gain))))
+
+def baselines(train: Dataset, test: Dataset, probabilities: np.ndarray) -> dict: # {baseline: {metric: {"value", "low", "high"}}}
+    "Scores of both baselines on `test`, each with `model_gain`: how much more accurate the model with these probabilities is."
     labels, counts = np.array(test["label"][:]), np.bincount(train["label"][:], minlength=train.features["label"].num_classes)
-    return {"majority": score(labels, majority_baseline(counts, len(labels))),
-            "tfidf_logistic_regression": score(labels, tfidf_baseline(train, test["text"][:]))}
+    found = {"majority": majority_baseline(counts, len(labels)), "tfidf_logistic_regression": tfidf_baseline(train, test["text"][:])}
+    return {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)} for name, p in found.items()}
 
 # %% ../nbs/06_evaluation.ipynb #5d7fc139
 def plain(name: str) -> str:

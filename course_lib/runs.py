@@ -158,7 +158,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
     history = fit(model, tokens["train"], tokens["validation"], checkpoint=out / "checkpoint", resume=resume, progress=progress, **settings)
     name, rows = open_test(splits, written)
     probabilities = softmax(predict_logits(model, tokens[name]), -1).numpy()
-    metrics = {"split": name, **report(np.array(rows["label"][:]), probabilities), "baselines": baselines(splits["train"], rows)}
+    metrics = {"split": name, **report(np.array(rows["label"][:]), probabilities), "baselines": baselines(splits["train"], rows, probabilities)}
     write_run(out, written, history, metrics, rows, probabilities, model, tokenizer)
     return metrics
 
@@ -203,20 +203,20 @@ def save_model(folder: Path, model, tokenizer) -> None:
 
 # %% ../nbs/06_runs.ipynb #417b11a1
 def score_table(metrics: dict) -> str: # Markdown
-    "Model and baselines, one line each, value and 95 % interval."
+    "Model and baselines, one line each, value and 95 % interval; last, how much more accurate the model is than that baseline, row by row."
     rows = {"**this model**": metrics["metrics"], **{k.replace("_", " "): v for k, v in metrics["baselines"].items()}}
-    cell = lambda m: f"{m['value']:.3f} ({m['low']:.3f}–{m['high']:.3f})" if m else "–"
-    kinds = list(metrics["metrics"])
+    cell = lambda kind, m: "–" if not m else "{value:+.3f} ({low:+.3f} to {high:+.3f})".format(**m) if kind == "model_gain" else "{value:.3f} ({low:.3f}–{high:.3f})".format(**m)
+    kinds = [*metrics["metrics"], "model_gain"]
     lines = ["| | " + " | ".join(k.replace("_", " ") for k in kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
-    return "\n".join(lines + [f"| {who} | " + " | ".join(cell(s.get(k)) for k in kinds) + " |" for who, s in rows.items()])
+    return "\n".join(lines + [f"| {who} | " + " | ".join(cell(k, s.get(k)) for k in kinds) + " |" for who, s in rows.items()])
 
 # %% ../nbs/06_runs.ipynb #1215bd03
 def verdict(metrics: dict) -> str: # a sentence
-    "How the accuracy compares with that of counting words, if the two intervals don't overlap."
-    model, words = metrics["metrics"]["accuracy"], metrics["baselines"]["tfidf_logistic_regression"]["accuracy"]
-    if model["low"] > words["high"]: return "The model's accuracy is above what counting words (TF-IDF) gets."
-    if model["high"] < words["low"]: return "The model's accuracy is below what counting words (TF-IDF) gets: it is not worth its price on these data."
-    return "The intervals of the model and of counting words (TF-IDF) overlap: on these rows alone, don't call it better."
+    "Whether the model is more accurate than counting words, by the interval of the paired difference."
+    gain = metrics["baselines"]["tfidf_logistic_regression"]["model_gain"]
+    if gain["low"] > 0: return f"The model is more accurate than counting words (TF-IDF), by {100 * gain['value']:.1f} points."
+    if gain["high"] < 0: return f"The model is less accurate than counting words (TF-IDF), by {-100 * gain['value']:.1f} points: it is not worth its price on these data."
+    return "These rows can't tell the model from counting words (TF-IDF): don't call it better."
 
 # %% ../nbs/06_runs.ipynb #18dc9e32
 def model_card(recipe: dict, history: pd.DataFrame, metrics: dict) -> str: # Markdown with a YAML head
@@ -323,10 +323,9 @@ def evaluate(run, data: str, # a file, the name of a shipped table, or a hub dat
     "Score a run on labelled rows, beside the baselines. Raises InputError for a label that the model doesn't know."
     model, tokenizer, recipe = load_run(run)
     name, rows = labelled_rows(recipe, data, list(model.config.id2label.values()), text, label, encoding, delimiter)
-    labels, train = np.array(rows["label"][:]), training_rows(recipe)
-    own = report(labels, answer_rows(model, tokenizer, recipe, rows))
-    beside = baselines(train, rows) if train else {"majority": score(labels, majority_baseline(list(recipe["classes"].values()), len(labels)))}
-    return {"split": name, **own, "baselines": beside, "trained_on": count_seen(rows, train)}
+    labels, train, probabilities = np.array(rows["label"][:]), training_rows(recipe), answer_rows(model, tokenizer, recipe, rows)
+    beside = baselines(train, rows, probabilities) if train else {"majority": score(labels, majority_baseline(list(recipe["classes"].values()), len(labels)))}
+    return {"split": name, **report(labels, probabilities), "baselines": beside, "trained_on": count_seen(rows, train)}
 
 # %% ../nbs/06_runs.ipynb #a43ed740
 def compare(first, second, # run folders

@@ -63,7 +63,7 @@ def downstream(name: str) -> str:
     lines = ["| fine-tuned on | weights | seeds | n | accuracy | over TF-IDF + logistic regression | over random weights |", "|---|---|---|---|---|---|---|"]
     for r in found.itertuples():
         points = lambda v, low, high: "" if pd.isna(v) else f"{100 * v:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-        lines.append(f"| {r.task} | {r.weights} | {r.seeds} | {r.n:,} | {r.accuracy:.3f} ({r.low:.3f}–{r.high:.3f}) | {points(r.over_tfidf, r.over_tfidf_low, r.over_tfidf_high)} | {points(r.over_scratch, r.over_scratch_low, r.over_scratch_high)} |")
+        lines.append(f"| {r.task} | {r.weights} | {r.seeds} | {r.n:,} | {r.accuracy:.3f} ({r.accuracy_low:.3f}–{r.accuracy_high:.3f}) | {points(r.over_tfidf, r.over_tfidf_low, r.over_tfidf_high)} | {points(r.over_scratch, r.over_scratch_low, r.over_scratch_high)} |")
     return "## What it is worth\n\nFine-tuned by `scripts/downstream.py`: accuracy with a 95 % interval over seeds and rows. `rotten_tomatoes N`: N training sentences, scored on its validation part; `reviews`: the course's own, scored on the test part.\n\n" + "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from course_lib.cli import main
+from course_lib.runs import verdict
 
 FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint"}
 QUICK = ["--epochs", "1", "--max-length", "24"]
@@ -54,6 +55,10 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     for name in ("loss", "confusion", "roc", "reliability"):
         with Image.open(out / f"{name}.png") as picture: assert picture.width > 300 and picture.text["Description"]
     card = (out / "README.md").read_text()
+    assert all("model_gain" in b for b in metrics["baselines"].values()) and "model_gain" not in metrics["metrics"]
+    gain = metrics["baselines"]["tfidf_logistic_regression"]["model_gain"]
+    said = verdict(metrics)
+    assert said in card and said in done.stdout and ("more accurate" in said) == (gain["low"] > 0) and ("less accurate" in said) == (gain["high"] < 0)
     assert f"{metrics['metrics']['accuracy']['value']:.3f}" in card and "AutoTokenizer" in card and card.startswith("---\n")
     assert f"accuracy {metrics['metrics']['accuracy']['value']:.3f}" in done.stdout and str(out / "loss.png") in done.stdout and " s. Open the chapters" in done.stderr
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_lib.data import InputError, fingerprint, load_data
-from course_lib.evaluation import (accuracy, baselines, bootstrap_interval, confusion_matrix, expected_calibration_error, macro_f1, majority_baseline,
+from course_lib.evaluation import (accuracy, baselines, bootstrap_interval, confusion_matrix, expected_calibration_error, macro_f1, majority_baseline, model_gain,
                                    open_test, plot_confusion, plot_reliability, plot_roc, reliability, roc_auc, roc_curve, score, tfidf_baseline, wilson_interval, worst)
 
 
@@ -87,12 +87,27 @@ def table(texts, labels, names): return Dataset.from_dict({"text": texts, "label
 
 def test_baselines_on_real_words_and_on_none():
     splits = load_data("reviews")
-    scores = baselines(splits["train"], splits["validation"])
+    truth = np.eye(2)[np.array(splits["validation"]["label"][:])]
+    scores = baselines(splits["train"], splits["validation"], truth)
+    for who, s in scores.items():
+        assert s["model_gain"]["value"] == pytest.approx(1 - s["accuracy"]["value"]) and s["model_gain"]["low"] > 0.15, who
     assert scores["majority"]["accuracy"]["value"] == pytest.approx(0.5, abs=0.01) and 0.6 < scores["tfidf_logistic_regression"]["accuracy"]["value"] < 0.85
     signs = table(["🙂", "🙁", "!!"], [1, 0, 0], ["sad", "glad", "never seen"])
     p = tfidf_baseline(signs, ["🙂", "?"])
     assert p.shape == (2, 3) and p[0, 1] > p[1, 1] and (p[:, 2] == 0).all() and np.allclose(p.sum(1), 1)
     assert majority_baseline([3, 1], 2).tolist() == [[0.75, 0.25]] * 2
+
+
+def test_the_gain_is_paired():
+    "Two models that differ in few rows: each alone is known poorly, their difference well."
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=400)
+    worse = np.where(rng.random(400) < 0.3, 1 - labels, labels)
+    better = np.where(np.cumsum(worse != labels) % 10 == 0, labels, worse)     # a tenth of the mistakes mended
+    gain, own = model_gain(labels, np.eye(2)[better], np.eye(2)[worse]), score(labels, np.eye(2)[better])["accuracy"]
+    assert gain["low"] > 0 and gain["value"] == pytest.approx(np.mean(better == labels) - np.mean(worse == labels))
+    assert own["low"] < np.mean(worse == labels), "the two intervals overlap, and yet the better one is better"
+    assert model_gain(labels, np.eye(2)[worse], np.eye(2)[worse]) == {"value": 0, "low": 0, "high": 0}
 
 
 def test_the_test_part_has_one_door():
