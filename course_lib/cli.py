@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'say', 'do_run', 'print_scores',
            'run', 'fine_tune', 'evaluate', 'predict', 'compare', 'audit', 'pretrain', 'lab', 'doctor',
-           'measure_machine', 'timed', 'bench', 'claims', 'main', 'interrupted', 'fail']
+           'measure_machine', 'timed', 'bench', 'claims', 'build', 'grade', 'main', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import json, os, sys, time
@@ -42,10 +42,12 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
     say(f"\n{time.perf_counter() - start:.0f} s. Open the chapters with: make lab (or: course lab)")
 
 def print_scores(metrics: dict, name: str = "this model") -> None:
-    "Scores of the model and its baselines as a table, with n."
+    "Scores of the model and its baselines as a table, with n, and what the difference to word counts says."
+    from course_lib.runs import verdict
     print(f"\n{metrics['split']}, n = {metrics['n']:,}, with 95 % intervals")
     for who, scores in {name: metrics["metrics"], **metrics["baselines"]}.items():
-        print(f"  {who.replace('_', ' '):27}" + "   ".join(f"{name.replace('_', ' ')} {s['value']:.3f} ({s['low']:.3f}–{s['high']:.3f})" for name, s in scores.items()))
+        print(f"  {who.replace('_', ' '):27}" + "   ".join(f"{name.replace('_', ' ')} {s['value']:.3f} ({s['low']:.3f}–{s['high']:.3f})" for name, s in scores.items() if name != "model_gain"))
+    if "tfidf_logistic_regression" in metrics["baselines"]: print(f"  {verdict(metrics)}")
 
 # %% ../nbs/c_command_line.ipynb #7100b7e5
 @app.command()
@@ -210,6 +212,30 @@ def claims(name: Annotated[Optional[str], typer.Argument(metavar="[ID]", help="O
     if as_json: print(table.to_json(orient="records", force_ascii=False)); return
     for _, rows in table.groupby("claim", sort=False) if len(table) else []:
         print(f"{rows['claim'].iloc[0]}: {rows['says'].iloc[0]}\n{rows[['condition', 'effect', 'low', 'high', 'seeds']].to_string(index=False)}\n{rows['unit'].iloc[0]} – {rows['verdict'].iloc[0]}\n")
+
+# %% ../nbs/c_command_line.ipynb #4e9bf19e
+@app.command()
+def build(version: Annotated[str, typer.Argument(help="student (stubs), answers (solutions without marks) or key (the exercises alone).")],
+          out: Annotated[Optional[Path], typer.Option(help="Folder for the notebooks; runs/VERSION by default.")] = None):
+    "Make the version of all chapters for learners or for instructors."
+    from course_lib.exercises import build as make
+    written = make(version, out or Path("runs") / version)
+    print(f"{len(written)} notebooks in {out or Path('runs') / version}")
+
+@app.command()
+def grade(path: Annotated[Path, typer.Argument(help="A learner's notebook, or a folder of them.")],
+          seconds: Annotated[int, typer.Option(min=1, help="Time limit of each cell.")] = 120, as_json: AsJson = False):
+    "Run a learner's notebook in a fresh kernel: points with reasons; for a folder, a table (CSV). It runs code that isn't yours."
+    from course_lib.exercises import grade as grade_one, grade_folder
+    if path.is_dir():
+        table = grade_folder(path, seconds)
+        print(table.to_json(orient="records", force_ascii=False) if as_json else table.to_csv(index=False), end="\n" if as_json else "")
+        return
+    found = grade_one(path, seconds)
+    if as_json: print(json.dumps(found, ensure_ascii=False)); return
+    print(f"{found['notebook']}: {found['points']:g} of {found['of']} points")
+    for e in found["exercises"]: print("\n    ".join([f"  {e['exercise']}: {e['points']:g} of {e['of']}", *e["reasons"]]))
+    for problem in found["problems"]: print(f"  {problem}")
 
 # %% ../nbs/c_command_line.ipynb #3e1028ca
 def main(arguments: list | None = None) -> None:
