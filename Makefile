@@ -15,8 +15,7 @@ lab: .venv/course      ## JupyterLab on the chapters
 	$(BIN)/course lab
 
 docs: .venv/dev        ## the site, where quarto is installed (https://quarto.org)
-	@command -v quarto >/dev/null || { echo "quarto is not installed: see https://quarto.org/docs/get-started"; exit 2; }
-	$(BIN)/nbdev_docs
+	$(BIN)/python scripts/build_site.py
 
 notebooks: .venv/dev   ## after editing a notebook: export the package, run the notebooks, store what they show
 	$(BIN)/nbdev_export

@@ -77,17 +77,6 @@ def test_package_comes_from_the_notebooks(tmp_path):
     assert changed == [], "differ from what the notebooks export; edit the notebook and run `make notebooks`"
 
 
-def test_notebooks_can_be_made_into_pages(tmp_path):
-    "The part of the site's build that needs no Quarto: every chapter processed, and every one in the navigation."
-    for name in ("nbs", "course_lib"): shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("settings.ini", "_quarto.yml"): shutil.copy(ROOT / name, tmp_path)
-    done = subprocess.run([sys.executable, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs()"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {p.name for p in (tmp_path / "_proc/nbs").glob("*.ipynb")} == {p.name for p in NOTEBOOKS}
-    navigation = (ROOT / "_quarto.yml").read_text()
-    assert all(f"nbs/{p.name}" in navigation for p in NOTEBOOKS)
-
-
 def test_no_chapter_imports_a_later_one():
     order = ["show", "data", "synthetic", "cleaning", "tokens", "models", "packed", "optim", "training", "bench", "evaluation", "metrics", "comparison", "behaviour", "runs", "tuning", "claims", "pretraining", "exercises", "cli", "__main__"]
     modules = {p.stem for p in (ROOT / "course_lib").glob("*.py")} - {"__init__", "_modidx"}
