@@ -188,8 +188,11 @@ def read_submission(path) -> dict:
     try: notebook = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise InputError(f"{path} – can't be read as a notebook ({type(e).__name__}) – save it again from Jupyter") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
-    if not isinstance(cells, list) or not all(isinstance(c, dict) and {"cell_type", "source"} <= set(c) for c in cells): raise InputError(f"{path} – is no notebook of format 4 – save it again from Jupyter")
-    for c in cells: c.setdefault("metadata", {})
+    if not isinstance(cells, list) or not all(isinstance(c, dict) and {"cell_type", "source"} <= set(c) and isinstance(c["source"], (str, list)) and all(isinstance(line, str) for line in c["source"]) for c in cells): raise InputError(f"{path} – is no notebook of format 4 – save it again from Jupyter")
+    for c in cells:
+        c.setdefault("metadata", {})
+        c["source"] = source_of(c)
+        if c["cell_type"] == "code": c.update(outputs=[], execution_count=None)
     return notebook
 
 def grade(path, # a learner's notebook

@@ -5,6 +5,7 @@ both; here we look that none of them lacks a part, and at what is made from them
 """
 import json
 import re
+import shutil
 import sys
 
 import nbformat
@@ -12,6 +13,7 @@ import pytest
 from conftest import ROOT, run_course
 
 from course_lib import exercises
+from course_lib.cli import main
 from course_lib.data import InputError
 from course_lib.exercises import BEGIN, END, answers, build, check, find_exercises, grade, grade_folder, key, reject, source_of, student
 
@@ -117,6 +119,7 @@ def hand_in(tmp_path, monkeypatch):
         work = student(SMALL, "small")
         cells = {c["id"]: c for c in work["cells"]}
         if change: change(work, cells)
+        for c in work["cells"]: c["source"] = source_of(c).splitlines(keepends=True)       # as Jupyter saves it
         (tmp_path / name).write_text(json.dumps(work))
         return grade(tmp_path / name, seconds)
     return submit
@@ -173,7 +176,7 @@ def test_what_learners_hand_in(hand_in, change, points, said):
 
 
 def test_files_that_are_no_submissions(hand_in, tmp_path):
-    for name, content, why in [("a.ipynb", "{", "can't be read"), ("b.ipynb", "[]", "no notebook"), ("c.ipynb", '{"cells": [3]}', "no notebook"), ("d.ipynb", '{"cells": []}', "not from a chapter"),
+    for name, content, why in [("a.ipynb", "{", "can't be read"), ("b.ipynb", "[]", "no notebook"), ("c.ipynb", '{"cells": [3]}', "no notebook"), ("f.ipynb", '{"cells": [{"cell_type": "code", "source": [1]}]}', "no notebook"), ("g.ipynb", '{"cells": [{"cell_type": "code", "source": null}]}', "no notebook"), ("d.ipynb", '{"cells": []}', "not from a chapter"),
                                ("e.ipynb", '{"cells": [], "metadata": {"course": {"chapter": "../../etc/passwd"}}}', "not from a chapter")]:
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError, match=why): grade(tmp_path / name)
@@ -182,25 +185,34 @@ def test_files_that_are_no_submissions(hand_in, tmp_path):
     with pytest.raises(InputError, match="no notebooks"): grade_folder(tmp_path / "empty")
     hand_in(fill, name="z.ipynb")
     table = grade_folder(tmp_path, progress=False).set_index("notebook")
-    assert table.loc["z.ipynb", "points"] == 4 and table.loc["z.ipynb", "9.2"] == 2 and "can't be read" in table.loc["a.ipynb", "problems"] and len(table) == 6
+    assert table.loc["z.ipynb", "points"] == 4 and table.loc["z.ipynb", "9.2"] == 2 and "can't be read" in table.loc["a.ipynb", "problems"] and len(table) == 8
 
 
-def test_build_and_grade_from_the_command_line(tmp_path):
+def test_build_and_grade_from_the_command_line(tmp_path, capsys):
+    def course(*arguments):
+        with pytest.raises(SystemExit) as end: main([str(a) for a in arguments])
+        return end.value.code
     for version, n in (("student", len(CHAPTERS)), ("answers", len(CHAPTERS)), ("key", len(WITH))):
-        done = run_course("build", version, "--out", tmp_path / version)
-        assert done.returncode == 0 and f"{n} notebooks" in done.stdout and len(list((tmp_path / version).glob("*.ipynb"))) == n, done.stderr
-    assert run_course("build", "student", "--out", tmp_path / "student").returncode == 0, "making them again is no mistake"
-    assert run_course("build", "teacher").returncode == 2 and run_course("build", "student", "--out", ROOT / "data").returncode == 2 and run_course("build", "student", "--out", ROOT / "nbs").returncode == 2
+        assert course("build", version, "--out", tmp_path / version) == 0
+        assert f"{n} notebooks" in capsys.readouterr().out and len(list((tmp_path / version).glob("*.ipynb"))) == n
+    assert course("build", "student", "--out", tmp_path / "student") == 0, "making them again is no mistake"
+    assert course("build", "teacher") == course("build", "student", "--out", ROOT / "data") == course("build", "student", "--out", ROOT / "nbs") == 2
     work = json.loads((tmp_path / "student/04_optim.ipynb").read_text())
     own = {c["id"]: c for c in json.loads((tmp_path / "key/04_optim.ipynb").read_text())["cells"]}
     wanted = [c for c in work["cells"] if c["id"] in own or "import" in source_of(c) and "#| export" not in source_of(c) or source_of(c).startswith("def ") or source_of(c).startswith("#| export\nimport")]
     for c in wanted: c["source"] = source_of(own[c["id"]]) if c["id"] in own else source_of(c)
     (tmp_path / "mine.ipynb").write_text(json.dumps({**work, "cells": [c for c in wanted if c["cell_type"] == "markdown" or "import" in source_of(c) or c["id"] in own]}))
-    done = run_course("grade", tmp_path / "mine.ipynb", "--json")
-    found = json.loads(done.stdout)
+    found = json.loads(run_course("grade", tmp_path / "mine.ipynb", "--json").stdout)
     assert found["points"] == found["of"] == 6, found
-    assert "6 of 6 points" in run_course("grade", tmp_path / "mine.ipynb").stdout
-    (tmp_path / "all").mkdir(); (tmp_path / "mine.ipynb").rename(tmp_path / "all/mine.ipynb")
-    table = run_course("grade", tmp_path / "all").stdout
-    assert table.splitlines()[0].startswith("notebook,chapter,points,of,4.1,4.2,4.3") and "mine.ipynb,04_optim,6.0,6" in table
-    assert run_course("grade", tmp_path / "nothing.ipynb").returncode == 2
+    assert course("grade", tmp_path / "nothing.ipynb") == 2
+
+
+def test_grades_in_the_terminal(hand_in, tmp_path, capsys):
+    hand_in(fill_and("def three(): return 5"))
+    (tmp_path / "all").mkdir(); shutil.copy(tmp_path / "work.ipynb", tmp_path / "all/work.ipynb")
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"): main(["grade", str(tmp_path / "work.ipynb")])
+    said = capsys.readouterr().out
+    assert said.startswith("work.ipynb: 3 of 4 points") and "9.2: 1 of 2\n    ✗ It is three." in said
+    with pytest.raises(SystemExit, match="0"): main(["grade", str(tmp_path / "all")])
+    assert capsys.readouterr().out.splitlines() == ["notebook,chapter,points,of,9.1,9.2,problems", "work.ipynb,small,3.0,4,2.0,1.0,"]

@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import ROOT, roughly_equal
 
+from course_lib.exercises import find_exercises
+
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 
 
@@ -102,6 +104,13 @@ def test_a_changed_number_is_noticed(tmp_path, tags, stored, passes):
     cell = {"cell_type": "code", "id": "a1", "source": "print('loss 0.512')", "metadata": {"tags": tags}, "execution_count": 1, "outputs": [{"output_type": "stream", "name": "stdout", "text": stored}]}
     done = run_one({"cells": [cell], "metadata": {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}, "nbformat": 4, "nbformat_minor": 5}, tmp_path)
     assert (done.returncode == 0) == passes, done.stdout + done.stderr
+
+
+def test_the_template_of_a_chapter_passes(tmp_path):
+    notebook = json.loads((ROOT / "scripts/template.ipynb").read_text(encoding="utf-8"))
+    assert problems(notebook) == [] and len(find_exercises(notebook)) == 1
+    done = run_one(notebook, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_roughly_equal():
