@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BEGIN', 'END', 'CHECK', 'VERSIONS', 'look', 'check', 'reject', 'source_of', 'find_exercises', 'stub', 'shown',
-           'emptied', 'student', 'answers', 'key', 'chapters', 'build', 'put_checks_back', 'run_cells', 'points_of',
-           'read_submission', 'grade', 'grade_folder']
+           'emptied', 'nbgrader', 'student', 'answers', 'key', 'chapters', 'build', 'put_checks_back', 'run_cells',
+           'points_of', 'read_submission', 'grade', 'grade_folder']
 
 # %% ../nbs/d_exercises.ipynb #455b9ca2
 import copy, json, re, tempfile
@@ -80,20 +80,22 @@ def shown(source: str) -> str:
     "Code without the marks around its solutions."
     return re.sub(rf"(?m)^ *({BEGIN}|{END})[^\n]*\n?", "", source).rstrip("\n")
 
-def emptied(cell: dict, source: str, nbgrader: dict) -> dict:
-    "A code cell that has not been run, with nbgrader's metadata."
-    metadata = {**cell["metadata"], "nbgrader": {"schema_version": 3, "task": False, "cell_type": "code", **nbgrader}}
-    return {**cell, "source": source, "outputs": [], "execution_count": None, "metadata": metadata}
+def emptied(cell: dict, source: str, **metadata) -> dict:
+    "A code cell that has not been run, with more metadata."
+    return {**cell, "source": source, "outputs": [], "execution_count": None, "metadata": {**cell["metadata"], **metadata}}
+
+def nbgrader(e: dict) -> dict:
+    "What nbgrader keeps of a cell that gives points: it is put back before grading, and a number that it returns counts."
+    return {"schema_version": 3, "cell_type": "code", "grade": True, "solution": False, "task": False, "locked": True, "grade_id": f"check-{e['exercise'].replace('.', '-')}", "points": e["points"]}
 
 # %% ../nbs/d_exercises.ipynb #b942f455
 def student(notebook: dict, chapter: str) -> dict:
     "The version for learners: stubs, checks that haven't been run, no wrong answers."
     cells, drop = copy.deepcopy(notebook["cells"]), set()
     for e in find_exercises(notebook):
-        name = e["exercise"].replace(".", "-")
         s, c = cells[e["solution"]], cells[e["check"]]
-        cells[e["solution"]] = emptied(s, stub(source_of(s)), {"grade": False, "solution": True, "locked": False, "grade_id": f"exercise-{name}"})
-        cells[e["check"]] = emptied(c, source_of(c), {"grade": True, "solution": False, "locked": True, "grade_id": f"check-{name}", "points": e["points"]})
+        cells[e["solution"]] = emptied(s, stub(source_of(s)), course={"exercise": e["exercise"]})
+        cells[e["check"]] = emptied(c, source_of(c), course={"check": e["exercise"]}, nbgrader=nbgrader(e))
         drop.add(e["wrong"])
     return {**notebook, "cells": [c for i, c in enumerate(cells) if i not in drop], "metadata": {**notebook["metadata"], "course": {"chapter": chapter}}}
 
@@ -136,11 +138,10 @@ def build(version: str, out) -> list: # of the files written
 def put_checks_back(notebook: dict, original: dict) -> list: # of (exercise, its check cell)
     "Replace the checks by those of the chapter; one that is gone goes behind its solution, or to the end."
     cells, placed = notebook["cells"], []
-    grade_id = lambda c: c["metadata"].get("nbgrader", {}).get("grade_id")
-    def find(wanted, name): return next((c for c in cells if c.get("id") == wanted["id"] or grade_id(c) == name), None)
+    def find(wanted, kind, exercise): return next((c for c in cells if c.get("id") == wanted["id"] or c["metadata"].get("course", {}).get(kind) == exercise), None)
     for e in find_exercises(original):
-        name, check_cell = e["exercise"].replace(".", "-"), original["cells"][e["check"]]
-        old, solution = find(check_cell, f"check-{name}"), find(original["cells"][e["solution"]], f"exercise-{name}")
+        check_cell = original["cells"][e["check"]]
+        old, solution = find(check_cell, "check", e["exercise"]), find(original["cells"][e["solution"]], "exercise", e["exercise"])
         new = {**copy.deepcopy(check_cell), "source": "from course_lib.exercises import check\n" + source_of(check_cell), "outputs": [], "execution_count": None}
         if old is not None: cells[cells.index(old)] = new
         else: cells.insert(cells.index(solution) + 1 if solution is not None else len(cells), new)

@@ -45,7 +45,8 @@ def prepare(work: Path) -> None:
     shutil.copy(ROOT / "data/reviews.csv", work / "_proc/data")
     shutil.copy(ROOT / "styles.css", work / "_proc")
     from course_lib.exercises import build
-    build("student", work / "_proc/student")
+    build("student", work / "student")
+    shutil.make_archive(work / "_proc/student", "zip", work, "student")
     pages = {}
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
         exported = re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))
@@ -78,7 +79,7 @@ def finish_page(path: Path, module: str | None) -> None:
                 alt = escape(output.get("metadata", {}).get("image/png", {}).get("alt", ""), quote=True)
                 cell["outputs"][k] = html_output(f'<p><img src="images/{picture.name}" alt="{alt}" style="max-width: 100%"></p>')
             elif "application/vnd.jupyter.widget-view+json" in data: cell["outputs"][k] = html_output("<p><em>Here a panel appears when the notebook is run.</em></p>")
-    text = f"This page [as a notebook to work in](../student/{path.name}), with stubs where it has exercises."
+    text = f"All pages as notebooks to work in, with stubs for the exercises: [student.zip](../student.zip) (this one is `{path.name}`)."       # Quarto takes a link to a notebook for a page
     if module: text = f"The code of this page as a module: [`course_lib.{module}`](../api/{module}.md). " + text
     notebook["cells"].append({"cell_type": "markdown", "id": "to-module", "metadata": {}, "source": text})
     if path.stem == "index": notebook["cells"][0]["source"] = source_of(notebook["cells"][0]).replace("output-file: index.html", "output-file: index.html\naliases: [/index.html]")

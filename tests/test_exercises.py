@@ -60,7 +60,8 @@ def test_no_solution_reaches_a_learner(name):
     for e in find_exercises(WITH[name]):
         stub, checked = (ids[WITH[name]["cells"][e[k]]["id"]] for k in ("solution", "check"))
         assert stub["outputs"] == checked["outputs"] == [] and stub["execution_count"] is None
-        assert stub["metadata"]["nbgrader"]["solution"] and checked["metadata"]["nbgrader"] == {"schema_version": 3, "task": False, "cell_type": "code", "grade": True, "solution": False, "locked": True,
+        assert stub["metadata"]["course"] == {"exercise": e["exercise"]} and "nbgrader" not in stub["metadata"]      # nbgrader would clear the whole cell, signature and all
+        assert checked["metadata"]["nbgrader"] == {"schema_version": 3, "task": False, "cell_type": "code", "grade": True, "solution": False, "locked": True,
                                                                                                   "grade_id": f"check-{e['exercise'].replace('.', '-')}", "points": e["points"]}
     nbformat.validate(nbformat.from_dict(made))
     assert nbformat.validate(nbformat.from_dict(answers(WITH[name], name))) is None and "SOLUTION" not in "".join(source_of(c) for c in answers(WITH[name], name)["cells"] if c["cell_type"] == "code" and "BEGIN, END" not in source_of(c))
@@ -69,7 +70,7 @@ def test_no_solution_reaches_a_learner(name):
 @pytest.mark.parametrize("name", WITH)
 def test_a_stub_raises_one_error_and_is_not_done(name, capsys):
     for c in student(WITH[name], name)["cells"]:
-        if not c["metadata"].get("nbgrader", {}).get("solution"): continue
+        if "exercise" not in c["metadata"].get("course", {}): continue
         space = {}
         exec(compile("from __future__ import annotations\n" + source_of(c), name, "exec"), space)
         stub = [v for k, v in space.items() if callable(v)][-1]

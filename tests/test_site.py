@@ -2,6 +2,8 @@
 import importlib.util
 import json
 import shutil
+import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -20,13 +22,13 @@ def prepared(tmp_path_factory):
 
 def test_every_chapter_and_module_is_a_page_without_fault(prepared):
     assert build_site.check(prepared) == []
-    assert {p.name for p in (prepared / "nbs").glob("*.ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")} == {p.name for p in (prepared / "student").glob("*.ipynb")}
+    assert {p.name for p in (prepared / "nbs").glob("*.ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")} == {Path(n).name for n in zipfile.ZipFile(prepared / "student.zip").namelist() if n.endswith(".ipynb")}
     modules = {p.stem for p in (ROOT / "course_lib").glob("*.py")} - {"__init__", "_modidx", "__main__"}
     assert {p.stem for p in (prepared / "api").glob("*.md")} == modules
     optim = (prepared / "api/optim.md").read_text()
     assert "### AdamW" in optim and "../nbs/04_optim.ipynb" in optim
     page = build_site.read_page(prepared / "nbs/04_optim.ipynb")
-    assert "../api/optim.md" in page["links"] and "../student/04_optim.ipynb" in page["links"] and len(page["images"]) > 3 and page["title"]
+    assert "../api/optim.md" in page["links"] and "../student.zip" in page["links"] and len(page["images"]) > 3 and page["title"]
     for path in (prepared / "nbs").glob("*.ipynb"):
         cells = json.loads(path.read_text())["cells"]
         opening = "".join(build_site.source_of(c) for c in cells[:6])
@@ -71,7 +73,8 @@ def replace(name, old, new):
     (replace("_quarto.yml", "  search: true", "  serch: true"), "'serch' was unexpected"),
     (replace("_quarto.yml", "style: floating", "style: flying"), "'flying' is not one of"),
     (replace("api/optim.md", "title:", "titel:"), "has no title"),
-    (lambda site: shutil.rmtree(site / "student"), "resource student/*.ipynb is not there"),
+    (lambda site: (site / "student.zip").unlink(), "resource student.zip is not there"),
+    (lambda site: (site / "styles.css").unlink(), "styles.css is not there"),
 ])
 def test_a_planted_fault_is_found(prepared, tmp_path, plant, complaint):
     site = tmp_path / "site"
