@@ -22,7 +22,8 @@ def prepared(tmp_path_factory):
 
 def test_every_chapter_and_module_is_a_page_without_fault(prepared):
     assert build_site.check(prepared) == []
-    assert {p.name for p in (prepared / "nbs").glob("*.ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")} == {Path(n).name for n in zipfile.ZipFile(prepared / "student.zip").namelist() if n.endswith(".ipynb")}
+    assert {p.name for p in (prepared / "nbs").glob("*.ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")}
+    with zipfile.ZipFile(prepared / "student.zip") as archive: assert {Path(n).name for n in archive.namelist() if n.endswith(".ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")}
     modules = {p.stem for p in (ROOT / "course_lib").glob("*.py")} - {"__init__", "_modidx", "__main__"}
     assert {p.stem for p in (prepared / "api").glob("*.md")} == modules
     optim = (prepared / "api/optim.md").read_text()
