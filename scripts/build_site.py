@@ -70,6 +70,7 @@ def finish_page(path: Path, module: str | None) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     pictures = path.parent / "images"
     for i, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code": cell["source"] = folded(source_of(cell))
         if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]       # progress bars that have come to their end
         for k, output in enumerate(cell.get("outputs", [])):
             data = output.get("data", {})
@@ -84,6 +85,13 @@ def finish_page(path: Path, module: str | None) -> None:
     notebook["cells"].append({"cell_type": "markdown", "id": "to-module", "metadata": {}, "source": text})
     if path.stem == "index": notebook["cells"][0]["source"] = source_of(notebook["cells"][0]).replace("output-file: index.html", "output-file: index.html\naliases: [/index.html]")
     path.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def folded(source: str) -> str:
+    "Solutions and wrong answers closed, for a reader who wants to try first."
+    from course_lib.exercises import shown
+    title = "A solution" if re.search(r"(?m)^ *### BEGIN SOLUTION", source) else "Wrong answers that the check finds" if re.search(r"(?m)^reject\(", source) else None
+    return f'#| code-fold: true\n#| code-summary: "{title}"\n{shown(source)}' if title else source
 
 
 def html_output(text: str) -> dict: return {"output_type": "display_data", "metadata": {}, "data": {"text/html": [text]}}
