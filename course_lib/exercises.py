@@ -8,13 +8,13 @@ __all__ = ['BEGIN', 'END', 'CHECK', 'VERSIONS', 'look', 'check', 'reject', 'sour
            'points_of', 'read_submission', 'grade', 'grade_folder']
 
 # %% ../nbs/d_exercises.ipynb #455b9ca2
-import copy, json, re, tempfile
+import copy, json, re, shutil, tempfile
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from .data import InputError
+from .data import InputError, shipped
 
 # %% ../nbs/d_exercises.ipynb #a8f5a832
 def look(answer, prop) -> tuple: # (holds, what to say if not)
@@ -150,7 +150,7 @@ def put_checks_back(notebook: dict, original: dict) -> list: # of (exercise, its
 
 # %% ../nbs/d_exercises.ipynb #3559872e
 def run_cells(notebook: dict, seconds: int) -> tuple: # (the notebook with its outputs, problems in words)
-    "Run a notebook in a fresh kernel and an empty folder, cell by cell, whatever happens."
+    "Run a notebook in a fresh kernel, beside a copy of the course's data, cell by cell, whatever happens."
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -161,8 +161,10 @@ def run_cells(notebook: dict, seconds: int) -> tuple: # (the notebook with its o
     nb, problems, at = nbformat.from_dict(notebook), [], 0
     stopped = {"ename": "TimeoutError", "evalue": f"stopped after {seconds} s", "traceback": []}
     with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(shipped("reviews.csv").parent, Path(folder) / "data", ignore=shutil.ignore_patterns("models"))
+        (Path(folder) / "nbs").mkdir()
         client = Client(nb, timeout=seconds, interrupt_on_timeout=True, error_on_timeout=stopped, raise_on_iopub_timeout=True, iopub_timeout=10, allow_errors=True,
-                        kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=ERROR"], record_timing=False, resources={"metadata": {"path": folder}})
+                        kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=ERROR"], record_timing=False, resources={"metadata": {"path": str(Path(folder) / "nbs")}})
         client.log.disabled = True
         try:
             with client.setup_kernel():
