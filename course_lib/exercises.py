@@ -125,7 +125,8 @@ def build(version: str, out) -> list: # of the files written
     out, written = Path(out), []
     if out.exists() and (not out.is_dir() or any(p.suffix != ".ipynb" for p in out.iterdir())): raise InputError(f"{out} – holds other things than notebooks – give another folder with --out")
     if out.resolve() == chapters().resolve(): raise InputError(f"{out} – holds the chapters themselves – give another folder with --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise InputError(f"{out} – can't be made ({e.strerror}) – give another folder with --out") from None
     for path in sorted(chapters().glob("*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         if version == "key" and not find_exercises(notebook): continue

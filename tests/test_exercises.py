@@ -197,7 +197,7 @@ def test_build_and_grade_from_the_command_line(tmp_path, capsys):
         assert course("build", version, "--out", tmp_path / version) == 0
         assert f"{n} notebooks" in capsys.readouterr().out and len(list((tmp_path / version).glob("*.ipynb"))) == n
     assert course("build", "student", "--out", tmp_path / "student") == 0, "making them again is no mistake"
-    assert course("build", "teacher") == course("build", "student", "--out", ROOT / "data") == course("build", "student", "--out", ROOT / "nbs") == 2
+    assert course("build", "teacher") == course("build", "student", "--out", ROOT / "data") == course("build", "student", "--out", ROOT / "nbs") == course("build", "student", "--out", ROOT / "README.md/student") == 2
     work = json.loads((tmp_path / "student/04_optim.ipynb").read_text())
     own = {c["id"]: c for c in json.loads((tmp_path / "key/04_optim.ipynb").read_text())["cells"]}
     wanted = [c for c in work["cells"] if c["id"] in own or "import" in source_of(c) and "#| export" not in source_of(c) or source_of(c).startswith("def ") or source_of(c).startswith("#| export\nimport")]
