@@ -223,7 +223,15 @@ def test_a_full_disk(base, tmp_path, monkeypatch):
     assert same(resumed, whole)
 
 
-def test_ctrl_c_finishes_the_step_and_puts_it_away(base, tmp_path):
+@pytest.fixture
+def heeds_ctrl_c():
+    "In a job that a shell put into the background Ctrl-C is ignored, and `fit` leaves it so; here it shall count."
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+def test_ctrl_c_finishes_the_step_and_puts_it_away(base, tmp_path, heeds_ctrl_c):
     def press(history):
         if len(history) == 5: os.kill(os.getpid(), signal.SIGINT)
     resumed, whole = copy.deepcopy(base[0]), copy.deepcopy(base[0])
