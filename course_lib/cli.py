@@ -147,10 +147,10 @@ def lab():
     "Open the chapters in JupyterLab."
     from importlib.util import find_spec
     from course_lib.data import InputError
-    chapters = next((p for p in (Path("nbs"), Path(__file__).resolve().parents[1] / "nbs") if p.is_dir()), None)
-    if not chapters: raise InputError("the chapters – are not here – clone the project and run this in its folder")
+    from course_lib.exercises import chapters
+    folder = chapters()
     if not find_spec("jupyterlab"): raise InputError("JupyterLab – is not installed – pip install 'course-lib[lab]'")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(chapters)])
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder)])
 
 @app.command()
 def doctor(as_json: AsJson = False):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BEGIN', 'END', 'CHECK', 'VERSIONS', 'look', 'check', 'reject', 'source_of', 'find_exercises', 'stub', 'shown',
            'emptied', 'nbgrader', 'student', 'answers', 'key', 'chapters', 'build', 'put_checks_back', 'run_cells',
-           'points_of', 'read_submission', 'grade', 'grade_folder']
+           'points_of', 'as_dict', 'read_submission', 'grade', 'grade_folder']
 
 # %% ../nbs/d_exercises.ipynb #455b9ca2
 import copy, json, re, shutil, tempfile
@@ -185,7 +185,13 @@ def points_of(cell: dict) -> tuple: # (points, reasons)
     errors = [f"{o['ename']}: {o['evalue'][:200]}" for o in outputs if o["output_type"] == "error"]
     given = [o["data"].get("text/plain", "") for o in outputs if o["output_type"] == "execute_result"]
     if errors or not given: return 0.0, errors or ["was not run"]
+    if not re.fullmatch(r"\d+(\.\d+)?", given[-1]): return 0.0, [f"the check gave {given[-1][:60]} instead of points"]
     return float(given[-1]), [line for line in said if not line.startswith("✓")]
+
+def as_dict(metadata) -> dict:
+    "Metadata as they should be, whatever a file has in their place."
+    found = metadata if isinstance(metadata, dict) else {}
+    return found if isinstance(found.get("course", {}), dict) else {**found, "course": {}}
 
 def read_submission(path) -> dict:
     "A notebook as a dictionary; raises InputError for a file that isn't one."
@@ -193,9 +199,9 @@ def read_submission(path) -> dict:
     except (OSError, ValueError) as e: raise InputError(f"{path} – can't be read as a notebook ({type(e).__name__}) – save it again from Jupyter") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list) or not all(isinstance(c, dict) and {"cell_type", "source"} <= set(c) and isinstance(c["source"], (str, list)) and all(isinstance(line, str) for line in c["source"]) for c in cells): raise InputError(f"{path} – is no notebook of format 4 – save it again from Jupyter")
+    notebook |= {"nbformat": 4, "nbformat_minor": 5, "metadata": as_dict(notebook.get("metadata"))}
     for c in cells:
-        c.setdefault("metadata", {})
-        c["source"] = source_of(c)
+        c |= {"source": source_of(c), "metadata": as_dict(c.get("metadata"))}
         if c["cell_type"] == "code": c.update(outputs=[], execution_count=None)
     return notebook
 
@@ -204,7 +210,7 @@ def grade(path, # a learner's notebook
          ) -> dict: # notebook, chapter, points, of, exercises, problems
     "Run a learner's notebook and give points with reasons. Raises InputError for a file that isn't a notebook of a chapter with exercises."
     notebook = read_submission(path)
-    chapter = notebook.get("metadata", {}).get("course", {}).get("chapter", Path(path).stem)
+    chapter = str(notebook["metadata"].get("course", {}).get("chapter", Path(path).stem))
     source = chapters() / f"{Path(chapter).name}.ipynb"
     original = json.loads(source.read_text(encoding="utf-8")) if source.exists() else {"cells": []}
     if not find_exercises(original): raise InputError(f"{path} – is not from a chapter with exercises ({chapter}) – hand in a notebook made by: course build student")

@@ -167,6 +167,7 @@ def test_stubs_give_none(hand_in):
     (drop("s2"), {"9.1": 2, "9.2": 0}, "name 'three' is not defined"),
     (drop("c1", "c2"), {"9.1": 2, "9.2": 2}, ""),
     (drop("s1", "s2", "c1", "c2", "t1", "t2"), {"9.1": 0, "9.2": 0}, "name 'two' is not defined"),
+    (lambda work, cells: (fill(work, cells), work.pop("metadata"), work.pop("nbformat_minor"), [c.update(metadata=None) for c in work["cells"]], work.update(metadata={"course": {"chapter": "small"}})), {"9.1": 2, "9.2": 2}, ""),
     (lambda work, cells: cells["c1"].update(source="2.0"), {"9.1": 0, "9.2": 0}, "not done yet"),
     (lambda work, cells: cells["s1"].update(source="def check(*a, **k): return 2.0\ndef two(): return 7"), {"9.1": 0, "9.2": 0}, "✗ It is two."),
 ], ids=lambda v: v if isinstance(v, str) else None)
@@ -177,7 +178,7 @@ def test_what_learners_hand_in(hand_in, change, points, said):
 
 
 def test_files_that_are_no_submissions(hand_in, tmp_path):
-    for name, content, why in [("a.ipynb", "{", "can't be read"), ("b.ipynb", "[]", "no notebook"), ("c.ipynb", '{"cells": [3]}', "no notebook"), ("f.ipynb", '{"cells": [{"cell_type": "code", "source": [1]}]}', "no notebook"), ("g.ipynb", '{"cells": [{"cell_type": "code", "source": null}]}', "no notebook"), ("d.ipynb", '{"cells": []}', "not from a chapter"),
+    for name, content, why in [("a.ipynb", "{", "can't be read"), ("b.ipynb", "[]", "no notebook"), ("c.ipynb", '{"cells": [3]}', "no notebook"), ("f.ipynb", '{"cells": [{"cell_type": "code", "source": [1]}]}', "no notebook"), ("g.ipynb", '{"cells": [{"cell_type": "code", "source": null}]}', "no notebook"), ("d.ipynb", '{"cells": []}', "not from a chapter"), ("h.ipynb", '{"cells": [], "metadata": [1]}', "not from a chapter"), ("i.ipynb", '{"cells": [], "metadata": {"course": 3}}', "not from a chapter"),
                                ("e.ipynb", '{"cells": [], "metadata": {"course": {"chapter": "../../etc/passwd"}}}', "not from a chapter")]:
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError, match=why): grade(tmp_path / name)
@@ -186,7 +187,7 @@ def test_files_that_are_no_submissions(hand_in, tmp_path):
     with pytest.raises(InputError, match="no notebooks"): grade_folder(tmp_path / "empty")
     hand_in(fill, name="z.ipynb")
     table = grade_folder(tmp_path, progress=False).set_index("notebook")
-    assert table.loc["z.ipynb", "points"] == 4 and table.loc["z.ipynb", "9.2"] == 2 and "can't be read" in table.loc["a.ipynb", "problems"] and len(table) == 8
+    assert table.loc["z.ipynb", "points"] == 4 and table.loc["z.ipynb", "9.2"] == 2 and "can't be read" in table.loc["a.ipynb", "problems"] and len(table) == 10
 
 
 def test_build_and_grade_from_the_command_line(tmp_path, capsys):
