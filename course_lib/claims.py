@@ -24,7 +24,7 @@ from .data import InputError, read_table, shipped, split
 from .evaluation import accuracy, expected_calibration_error, macro_f1, tfidf_baseline
 from .metrics import balanced_accuracy, fit_temperature, log_loss
 from .models import blocks, freeze, load
-from .runs import LEARNING_RATES
+from .runs import LEARNING_RATES, add_lora
 from .show import COLORS, new_figure
 from .tokens import tokenize
 from .training import early_stopping, fit, predict_logits, write_atomically
@@ -55,15 +55,19 @@ def make_rare(part: Dataset, positive: float) -> Dataset:
 RECIPE = {"epochs": 4, "batch_size": 16, "weight_decay": 0.01, "warmup_ratio": 0.1, "lr_scheduler_type": "linear"}
 
 def run_once(seed: int, model: str = "tiny-gpt2", rows: int = 1920, step: str | None = None, noise: float = 0.0, positive: float = 0.5, test_share: float = 0.4, dropout: float | None = None,
-             frozen_layers: int = 0, kept_layers: int | None = None, patience: int | None = None, flips: bool = False, **settings) -> dict: # measure -> number
+             frozen_layers: int = 0, kept_layers: int | None = None, patience: int | None = None, flips: bool = False, scratch: bool = False, lora_rank: int | None = None, **settings) -> dict: # measure -> number
     "Train and score once; `model` can also be `word counts`."
     start, splits = time.process_time(), draw(seed, rows, step, noise, positive, test_share)
     if model == "word counts": return {**measures(splits, *(np.log(np.clip(tfidf_baseline(splits["train"], splits[p]["text"][:]), 1e-9, 1)) for p in ("validation", "test"))), "seconds": time.process_time() - start}
     network, tokenizer = load(model, labels=splits["train"].features["label"].names, seed=seed)
+    if scratch:
+        torch.manual_seed(seed)
+        network = type(network)(network.config)
     if kept_layers: del blocks(network)[kept_layers:]
     if dropout is not None: set_dropout(network, dropout)
     tokens = tokenize(splits, tokenizer)
-    history = fit(freeze(network, frozen_layers), tokens["train"], tokens["validation"], seed=seed, progress=False, callbacks=[early_stopping(patience)] if patience else [],
+    network = add_lora(network, lora_rank, seed) if lora_rank else freeze(network, frozen_layers)
+    history = fit(network, tokens["train"], tokens["validation"], seed=seed, progress=False, callbacks=[early_stopping(patience)] if patience else [],
                   **{**RECIPE, "learning_rate": LEARNING_RATES[model], **settings})
     found = measures(splits, *(predict_logits(network, tokens[p]).numpy() for p in ("validation", "test")))
     losses = history.query("split == 'validation'")["loss"]
@@ -117,7 +121,8 @@ def chosen(get, candidates: list) -> float:
 
 def at_rates(batch_size: int) -> list:
     "That batch size at three rates round the usual one, which grows with the square root of the batch."
-    return [{"batch_size": batch_size, "learning_rate": round(5e-4 * (batch_size / 16) ** 0.5 * f, 6)} for f in (0.5, 1, 2)]
+    size = {} if batch_size == RECIPE["batch_size"] else {"batch_size": batch_size}
+    return [{**size, "learning_rate": round(5e-4 * (batch_size / 16) ** 0.5 * f, 6)} for f in (0.4, 1, 2)]
 
 # %% ../nbs/b_claims.ipynb #e8d54a96
 CLAIMS["early-stopping"] = Claim("early stopping saves compute and accuracy (patience of one epoch, against eight epochs)",

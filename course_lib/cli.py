@@ -68,7 +68,7 @@ def fine_tune(data: Annotated[str, typer.Option(help="CSV, TSV, JSON, JSON Lines
               encoding: Encoding = None, delimiter: Delimiter = None, out: Out = Path("runs/fine-tuned"), resume: Resume = False, force: Force = False,
               epochs: int = 3, batch_size: int = 16, gradient_accumulation_steps: int = 1, learning_rate: Annotated[Optional[float], typer.Option(help="By default what suits the model.")] = None,
               weight_decay: float = 0.01, warmup_ratio: float = 0.1, lr_scheduler_type: str = "linear", max_grad_norm: float = 1.0,
-              max_length: int = 256, seed: int = 0, device: Annotated[Optional[str], typer.Option(help="cpu, cuda or mps; the best one by default.")] = None,
+              max_length: int = 256, lora_rank: Annotated[Optional[int], typer.Option(help="Train LoRA matrices of that rank instead of all weights.")] = None, seed: int = 0, device: Annotated[Optional[str], typer.Option(help="cpu, cuda or mps; the best one by default.")] = None,
               bf16: Annotated[Optional[bool], typer.Option(help="Matrix products in 16 bits; by default where the device is made for it.")] = None):
     "Fine-tune a model on your own table."
     settings = {k: v for k, v in locals().items() if k not in ("out", "resume", "force")}

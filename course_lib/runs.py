@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PRESETS', 'LIMITS', 'RUN_FILES', 'Recipe', 'check_recipe', 'check_folder', 'record', 'environment',
-           'begin', 'write_json', 'read_json_file', 'fine_tune', 'report', 'match_classes', 'write_run', 'save_model',
-           'score_table', 'verdict', 'model_card', 'load_run', 'predict', 'predict_texts', 'training_rows',
-           'labelled_rows', 'answer_rows', 'count_seen', 'evaluate', 'compare', 'compare_verdict']
+           'begin', 'write_json', 'read_json_file', 'fine_tune', 'add_lora', 'report', 'match_classes', 'write_run',
+           'save_model', 'score_table', 'verdict', 'model_card', 'load_run', 'predict', 'predict_texts',
+           'training_rows', 'labelled_rows', 'answer_rows', 'count_seen', 'evaluate', 'compare', 'compare_verdict']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
-import json, platform, shutil
+import json, platform, shutil, warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import datasets, tokenizers, transformers
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from huggingface_hub import ModelCardData
 from torch.nn.functional import softmax
+from transformers.pytorch_utils import Conv1D
 
 from . import __version__
 from .comparison import mcnemar, paired_difference, rows_needed
@@ -56,6 +57,7 @@ class Recipe:
     lr_scheduler_type: str = "linear"
     max_grad_norm: float = 1.0 # 0 for no clipping
     max_length: int = 256 # tokens
+    lora_rank: int | None = None # train LoRA matrices of that rank instead of all weights (chapter 11)
     seed: int = 0
     device: str | None = None # cpu, cuda, mps
     bf16: bool | None = None # by default where the device is made for it
@@ -65,7 +67,7 @@ class Recipe:
         for name in ("data", "validation", "test"):
             if (value := getattr(self, name)) and Path(value).is_file(): setattr(self, name, str(Path(value).resolve()))
         if Path(self.model).is_dir() and not shipped(f"models/{self.model}").is_dir(): self.model = str(Path(self.model).resolve())
-        if self.learning_rate is None: self.learning_rate = LEARNING_RATES.get(self.model, 5e-5)
+        if self.learning_rate is None: self.learning_rate = LEARNING_RATES.get(self.model, 5e-5) * (10 if self.lora_rank else 1)
         check_recipe(self)
 
 # %% ../nbs/06_runs.ipynb #281a97af
@@ -74,12 +76,13 @@ PRESETS = {"tiny": {"epochs": 6, "learning_rate": 5e-4}, "small": {"model": "min
 
 # %% ../nbs/06_runs.ipynb #4760e72c
 LIMITS = {"epochs": (1, 10_000), "batch_size": (1, 100_000), "gradient_accumulation_steps": (1, 10_000), "learning_rate": (0, 10), "weight_decay": (0, 10), "warmup_ratio": (0, 1),
-          "max_grad_norm": (0, 1e9), "max_length": (2, 1_000_000), "seed": (0, 2**31)}
+          "max_grad_norm": (0, 1e9), "max_length": (2, 1_000_000), "lora_rank": (1, 10_000), "seed": (0, 2**31)}
 
 def check_recipe(recipe: Recipe) -> None:
     "Raise InputError for a number outside its range, an unknown task or an unknown schedule."
     for name, (low, high) in LIMITS.items():
         value = getattr(recipe, name)
+        if value is None: continue
         if name not in ("learning_rate", "weight_decay", "warmup_ratio", "max_grad_norm") and not isinstance(value, int) or not low <= value <= high: raise InputError(f"--{name.replace('_', '-')} {getattr(recipe, name)} – is not between {low} and {high:,}")
     for name, known in ("lr_scheduler_type", SCHEDULES), ("task", [t for t in TASKS if t == "text-classification"]):
         if getattr(recipe, name) not in known: raise InputError(f"--{name.replace('_', '-')} {getattr(recipe, name)!r} – is not known – it can be {', '.join(known)}")
@@ -87,7 +90,7 @@ def check_recipe(recipe: Recipe) -> None:
     if not all(names) or len(set(names)) < max(2, len(names)): raise InputError(f"--labels {','.join(names)} – needs two or more different names, joined by commas")
 
 # %% ../nbs/06_runs.ipynb #236ac700
-RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint"}
+RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint", "adapter"}
 
 def check_folder(out: Path, resume: bool, force: bool, inputs: list, files: set = RUN_FILES) -> None:
     "Raise InputError if a run can't be written to `out`, or if one of `inputs` lies in it."
@@ -103,12 +106,12 @@ def check_folder(out: Path, resume: bool, force: bool, inputs: list, files: set 
     if not resume and not force: raise InputError(f"{out} – holds a run already – pass --resume to go on with it, --force to replace it, or --out for another folder")
 
 # %% ../nbs/06_runs.ipynb #53c8faee
-def record(recipe: Recipe, splits: DatasetDict) -> dict: # the content of recipe.json
-    "The recipe with what else is needed to repeat the run: rows, fingerprints, classes, versions, threads."
+def record(recipe: Recipe, splits: DatasetDict, model) -> dict: # the content of recipe.json
+    "The recipe with what else is needed to repeat the run: rows, fingerprints, classes, parameters, versions, threads."
     names = splits["train"].features["label"].names
     return {**asdict(recipe), "classes": dict(zip(names, np.bincount(splits["train"]["label"][:], minlength=len(names)).tolist())),
             "rows": {k: len(v) for k, v in splits.items()}, "fingerprints": {k: fingerprint(v) for k, v in splits.items()},
-            **environment()}
+            "parameters": {"all": model.num_parameters(), "trained": model.num_parameters(only_trainable=True)}, **environment()}
 
 def environment() -> dict:
     "What may differ where a run is repeated: versions of the libraries, threads."
@@ -151,16 +154,30 @@ def fine_tune(recipe: Recipe, out, # the run folder
     splits = load_data(recipe.data, recipe.validation, recipe.test, recipe.text, recipe.label, recipe.labels, recipe.encoding, recipe.delimiter, recipe.seed)
     model, tokenizer = load(recipe.model, recipe.task, splits["train"].features["label"].names, recipe.seed)
     splits = match_classes(splits, list(model.config.id2label.values()))
-    written = begin(out, record(recipe, splits), resume)
+    if recipe.lora_rank: model = add_lora(model, recipe.lora_rank, recipe.seed)
+    written = begin(out, record(recipe, splits, model), resume)
     if resume and (out / "README.md").exists(): return read_json_file(out / "metrics.json")
     tokens = tokenize(splits, tokenizer, recipe.max_length)
     settings = {k: getattr(recipe, k) for k in ("epochs", "batch_size", "gradient_accumulation_steps", "learning_rate", "weight_decay", "warmup_ratio", "lr_scheduler_type", "max_grad_norm", "seed", "device", "bf16")}
     history = fit(model, tokens["train"], tokens["validation"], checkpoint=out / "checkpoint", resume=resume, progress=progress, **settings)
+    if recipe.lora_rank:
+        save_model(out / "adapter", model, save_embedding_layers=False)
+        model = model.merge_and_unload()
     name, rows = open_test(splits, written)
     probabilities = softmax(predict_logits(model, tokens[name]), -1).numpy()
     metrics = {"split": name, **report(np.array(rows["label"][:]), probabilities), "baselines": baselines(splits["train"], rows, probabilities)}
     write_run(out, written, history, metrics, rows, probabilities, model, tokenizer)
     return metrics
+
+# %% ../nbs/06_runs.ipynb #891c9147
+def add_lora(model, rank: int, seed: int = 0):
+    "LoRA matrices beside all linear layers of the body, by peft; they and the head are trained, all else is frozen (Hu et al. 2021). Raises InputError without peft."
+    try: from peft import LoraConfig, get_peft_model
+    except ImportError: raise InputError("--lora-rank – peft is not installed – pip install 'course-lib[adapters]'") from None
+    turned = any(isinstance(m, Conv1D) for m in model.modules())             # GPT-2 keeps its weights the other way round
+    with torch.random.fork_rng(), warnings.catch_warnings(action="ignore", category=FutureWarning):
+        torch.manual_seed(seed)
+        return get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules="all-linear", fan_in_fan_out=turned))
 
 # %% ../nbs/06_runs.ipynb #f56fab82
 def report(labels: np.ndarray, probabilities: np.ndarray) -> dict:
@@ -193,12 +210,12 @@ def write_run(out: Path, recipe: dict, history: pd.DataFrame, metrics: dict, row
     card = model_card(recipe, history, metrics)
     write_atomically(out / "README.md", lambda p: p.write_text(card, encoding="utf-8"))
 
-def save_model(folder: Path, model, tokenizer) -> None:
+def save_model(folder: Path, *parts, **options) -> None: # model, tokenizer; options of their save_pretrained
     "Model and tokenizer in the ordinary transformers format, the folder at once."
     temporary = folder.with_name(f".{folder.name}.tmp")
     for old in (temporary, folder): shutil.rmtree(old, ignore_errors=True)
     with quiet():
-        model.save_pretrained(temporary); tokenizer.save_pretrained(temporary)
+        for part in parts: part.save_pretrained(temporary, **options)
     temporary.rename(folder)
 
 # %% ../nbs/06_runs.ipynb #417b11a1
@@ -223,6 +240,7 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict) -> str: # Mar
     "The model card: what it is, how good, from which data, how to load it, and what to be careful about."
     head = ModelCardData(library_name="transformers", pipeline_tag=recipe["task"], tags=["course-lib"]).to_yaml()
     rows = ", ".join(f"{k} {v:,} rows (`{recipe['fingerprints'][k]}`)" for k, v in recipe["rows"].items())
+    lora = f" (LoRA of rank {recipe['lora_rank']}; `adapter/` holds it alone, `model/` with it added in)" if recipe["lora_rank"] else ""
     return f"""---
 {head}
 ---
@@ -245,7 +263,7 @@ Gives a text one of the labels {', '.join(f'`{c}`' for c in recipe['classes'])}.
 
 ## From what
 
-{rows}. {history['tokens'].max():,} tokens in {recipe['epochs']} epochs, learning rate {recipe['learning_rate']:g}, seed {recipe['seed']}; all else in `recipe.json`.
+{rows}. {history['tokens'].max():,} tokens in {recipe['epochs']} epochs, {recipe['parameters']['trained']:,} of {recipe['parameters']['all']:,} parameters trained{lora}, learning rate {recipe['learning_rate']:g}, seed {recipe['seed']}; all else in `recipe.json`.
 
 ## How to use it
 

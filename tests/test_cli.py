@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import run_course
+from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from course_lib.cli import main
-from course_lib.runs import verdict
+from course_lib.data import InputError
+from course_lib.models import load
+from course_lib.runs import LEARNING_RATES, Recipe, fine_tune, verdict
 
 FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png", "reliability.png", "model", "README.md", "checkpoint"}
 QUICK = ["--epochs", "1", "--max-length", "24"]
@@ -251,6 +254,33 @@ def test_a_label_the_model_does_not_know(small_run, tmp_path):
     (tmp_path / "new.csv").write_text("text,label\na lovely film,pos\nso so,meh\n")
     done = run_course("evaluate", small_run, "--data", tmp_path / "new.csv")
     assert done.returncode == 2 and "new.csv:3, column 'label'" in done.stderr and "'meh'" not in done.stdout and "neg, pos" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert", "tiny-t5"])
+def test_a_run_with_lora(tmp_path, data, model):
+    out = tmp_path / "lora"
+    done = run_course("fine-tune", "--data", data, "--out", out, "--model", model, "--lora-rank", "2", *QUICK)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+    assert {p.name for p in out.iterdir()} == FILES | {"adapter"} and (out / "adapter/adapter_model.safetensors").stat().st_size < 0.1 * (out / "model/model.safetensors").stat().st_size
+    recipe, card = json.loads((out / "recipe.json").read_text()), (out / "README.md").read_text()
+    assert recipe["lora_rank"] == 2 and recipe["parameters"]["trained"] < 0.05 * recipe["parameters"]["all"] and "LoRA of rank 2" in card
+    assert recipe["learning_rate"] == pytest.approx(10 * LEARNING_RATES[model])
+    texts = ["a lovely film", "awful"]
+    plain, _ = load(str(out / "model"), labels=["neg", "pos"])
+    untouched, tokenizer = load(model, labels=["neg", "pos"])
+    beside = PeftModel.from_pretrained(untouched, out / "adapter").eval()
+    with torch.inference_mode():
+        inputs = tokenizer(texts, padding=True, return_tensors="pt")
+        assert torch.allclose(plain(**inputs).logits, beside(**inputs).logits, atol=1e-5)
+    other = run_course("fine-tune", "--data", data, "--out", out, "--model", model, "--lora-rank", "4", "--resume", *QUICK)
+    assert other.returncode == 2 and "lora_rank = 2" in other.stderr
+
+
+def test_lora_that_cannot_be(tmp_path, monkeypatch, capsys, data):
+    with pytest.raises(InputError, match="--lora-rank 0"): Recipe(lora_rank=0)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"course-lib\[adapters\]"): fine_tune(Recipe(data=str(data), lora_rank=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_none(tmp_path, small_run):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import prune
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from course_lib.models import load
@@ -75,6 +76,27 @@ def test_dropout_of_the_model_is_what_its_modules_say():
 def test_which_models_are_packable():
     assert all(packable(small(s)) for s in SHAPES) and packable(small(activation_function="gelu_pytorch_tanh"))
     for variant in ({"activation_function": "relu"}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}, {"problem_type": "regression"}): assert not packable(small(**variant))
+
+
+def squared(model): model.transformer.h[1].attn.c_proj = torch.nn.Linear(32, 32)                # fits, and is the other way round
+def in_its_place(model): model.transformer.h[0].mlp.c_fc = torch.nn.Sequential(model.transformer.h[0].mlp.c_fc)
+def parametrized(model): torch.nn.utils.parametrizations.weight_norm(model.transformer.h[0].mlp.c_fc)
+def pruned(model): prune.l1_unstructured(model.transformer.h[0].mlp.c_fc, "weight", 0.5)
+def hooked(model): model.transformer.h[2].attn.register_forward_hook(lambda layer, inputs, outputs: None)
+def hooked_before(model): model.transformer.h[2].register_forward_pre_hook(lambda layer, inputs: None)
+def hooked_backwards(model): model.transformer.ln_f.register_full_backward_hook(lambda layer, inputs, outputs: None)
+def patched(model): model.transformer.h[0].forward = model.transformer.h[0].forward
+def hooked_whole(model): model.register_forward_hook(lambda model, inputs, outputs: None)
+def another_head(model): model.score = torch.nn.Sequential(torch.nn.Linear(32, 3))
+def another_activation(model): model.transformer.h[0].mlp.act = torch.nn.ReLU()
+
+
+@pytest.mark.parametrize("change", [squared, in_its_place, parametrized, pruned, hooked, hooked_before, hooked_backwards, patched, hooked_whole, another_head, another_activation])
+def test_what_was_put_into_a_layer_is_not_passed_by(change):
+    model, features = small(), some([5, 9, 2])
+    change(model)
+    assert not packable(model) and "lengths" not in make_batch(model, features)
+    assert torch.equal(batch_logits(model, make_batch(model, features)), model(**pad_batch(features, 0)).logits)
 
 
 def test_a_row_that_ends_with_the_padding_token_goes_the_librarys_way():
