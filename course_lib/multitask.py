@@ -8,7 +8,6 @@ __all__ = ['load_tasks', 'mixing_shares', 'task_order', 'task_batches', 'fit_tas
 
 # %% ../nbs/11_multitask.ipynb #bcd9fdb4
 import copy, json, math, re
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +31,7 @@ def load_tasks(name: str, # of a model, as for `load`
                seed: int = 0) -> tuple: # (torch.nn.ModuleDict of {task: PreTrainedModel}, PreTrainedTokenizerBase)
     "A classifier for each task, all with one and the same body. Raises InputError if there is no task, or for a name that can't be one."
     if not labels: raise InputError("labels – no task is named – give {task: names of its classes}")
-    wrong = next((t for t in labels if not re.fullmatch(r"[\w-]+", str(t)) or hasattr(torch.nn.ModuleDict, t)), None)
+    wrong = next((t for t in labels if not (isinstance(t, str) and re.fullmatch(r"[\w-]+", t)) or hasattr(torch.nn.ModuleDict, t)), None)
     if wrong is not None: raise InputError(f"task {wrong!r} – can't be the name of a part of a model – take letters, digits, - and _, and no word of PyTorch's such as train")
     loaded = {task: load(name, labels=classes, seed=seed) for task, classes in labels.items()}
     models = torch.nn.ModuleDict({task: model for task, (model, _) in loaded.items()})
@@ -102,7 +101,7 @@ def fit_tasks(models: torch.nn.ModuleDict, # as from `load_tasks`; trained in pl
 
 # %% ../nbs/11_multitask.ipynb #17ffa0a5
 def joint_and_separate(train: dict, # {task: Dataset with `input_ids` and a ClassLabel `labels`}
-                       epochs: int = 2, batch_size: int = 16, temperature: float = 1.0, # of the order of the tasks
+                       epochs: int = 2, batch_size: int = 8, temperature: float = 1.0, # of the order of the tasks
                        name: str = "tiny-gpt2", seed: int = 0, **settings) -> dict: # {"joint", "separate": ModuleDict}; settings are those of `fit_tasks`
     "Train one body on all tasks, and a model for each task on the same batches of its own."
     labels = {task: rows.features["labels"].names for task, rows in train.items()}
