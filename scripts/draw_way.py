@@ -2,7 +2,7 @@
 from pathlib import Path
 
 STAGES = ["table", "splits", "tokens", "batches", "model", "AdamW step", "loop", "report", "settings"]
-CHAPTERS = {"1": ("table", "splits"), "2": ("tokens", "batches"), "3": ("model",), "4": ("AdamW step",), "5": ("loop",), "6": ("report",), "7": ("settings",), "8": ("loop",), "10": ("model",), "11": ("model",)}
+CHAPTERS = {"1": ("table", "splits"), "2": ("tokens", "batches"), "3": ("model",), "4": ("AdamW step",), "5": ("loop",), "6": ("report",), "7": ("settings",), "8": ("loop",), "9": ("model",), "10": ("model",), "11": ("model",)}
 WIDTH, HEIGHT, GAP, TOP = 82, 34, 12, 8
 
 

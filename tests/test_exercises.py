@@ -25,7 +25,7 @@ def solutions(notebook): return [(e, re.findall(rf"(?ms)^ *{BEGIN}\n(.*?)^ *{END
 
 
 def test_each_chapter_of_part_one_has_three():
-    for chapter in ("01_data", "02_tokens", "03_models", "04_optim", "05_training", "06_evaluation", "07_tuning", "08_trainer"):
+    for chapter in ("01_data", "02_tokens", "03_models", "04_optim", "05_training", "06_evaluation", "07_tuning", "08_trainer", "09_prompting"):
         found = find_exercises(WITH[chapter])
         assert [e["exercise"] for e in found] == [f"{int(chapter[:2])}.{i}" for i in (1, 2, 3)] and [e["points"] for e in found] == [1, 2, 3]
         for e in found:

@@ -80,7 +80,7 @@ def test_package_comes_from_the_notebooks(tmp_path):
 
 
 def test_no_chapter_imports_a_later_one():
-    order = ["show", "data", "synthetic", "cleaning", "tokens", "models", "packed", "optim", "training", "bench", "evaluation", "metrics", "comparison", "behaviour", "runs", "tuning", "claims", "pretraining", "choosing", "adapters", "multitask", "exercises", "cli", "__main__"]
+    order = ["show", "data", "synthetic", "cleaning", "tokens", "models", "packed", "optim", "training", "bench", "evaluation", "metrics", "comparison", "behaviour", "runs", "tuning", "prompting", "pretraining", "choosing", "adapters", "multitask", "claims", "exercises", "cli", "__main__"]
     modules = {p.stem for p in (ROOT / "course_lib").glob("*.py")} - {"__init__", "_modidx"}
     assert modules == set(order)
     for i, name in enumerate(order):

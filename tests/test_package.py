@@ -45,7 +45,7 @@ def test_every_pin_admits_what_is_required():
 
 def test_public_functions_say_what_they_do():
     import importlib, inspect
-    for name in ("show", "data", "tokens", "models", "optim", "training", "evaluation", "runs", "choosing", "adapters", "multitask", "cli"):
+    for name in ("show", "data", "tokens", "models", "optim", "training", "evaluation", "runs", "prompting", "choosing", "adapters", "multitask", "cli"):
         module = importlib.import_module(f"course_lib.{name}")
         for member in module.__all__:
             thing = getattr(module, member)
