@@ -114,8 +114,8 @@ def calibrate(scores, # log-probabilities, (rows, labels)
 # %% ../nbs/09_prompting.ipynb #71d57684
 def draw_examples(train: Dataset, shots: int, seed: int = 0) -> list: # of pairs (text, label)
     "Random examples, each class as often as the others or once more, in random order; raises InputError if there are too few."
-    rng, names = random.Random(seed), train.features["label"].names
-    of = [[i for i, y in enumerate(train["label"]) if y == c] for c in range(len(names))]
+    rng, names, labels = random.Random(seed), train.features["label"].names, train["label"][:]
+    of = [[i for i, y in enumerate(labels) if y == c] for c in range(len(names))]
     for own in of: rng.shuffle(own)
     turns = rng.sample(range(len(names)), len(names))                 # who gets the one more
     try: chosen = [of[turns[k % len(names)]][k // len(names)] for k in range(shots)]
@@ -234,13 +234,16 @@ def call(endpoint: Endpoint, path: str, body=None, # a dictionary, or bytes; non
     for attempt in range(endpoint.tries):
         asked = None
         try:
-            with opener.open(request, timeout=endpoint.timeout) as reply: return read_reply(endpoint, path, reply.read(MAX_REPLY + 1))
+            with opener.open(request, timeout=endpoint.timeout) as reply:
+                raw = reply.read(MAX_REPLY + 1)
+                if reply.length and len(raw) <= MAX_REPLY: raise http.client.IncompleteRead(raw, reply.length)
+                return read_reply(endpoint, path, raw)
         except HTTPError as e:
             (why, todo, again), asked = refusal(endpoint, path, e), retry_after(e.headers)
             again = again and (repeatable or e.code == 429)
         except (URLError, TimeoutError, http.client.HTTPException, OSError) as e:
             late = isinstance(e, TimeoutError) or isinstance(getattr(e, "reason", None), TimeoutError)
-            why, todo, again = f"didn't answer within {endpoint.timeout:g} s" if late else f"can't be reached ({str(getattr(e, 'reason', e) or type(e).__name__)[:80]})", "check the address and whether it runs", repeatable
+            why, todo, again = f"didn't answer within {endpoint.timeout:g} s" if late else f"can't be reached ({str(getattr(e, 'reason', None) or e or type(e).__name__)[:80]})", "check the address and whether it runs", repeatable
         if (asked or 0) > endpoint.longest_wait: why, again = f"{why}; it asks for a pause of {asked:.0f} s", False
         if not again: break
         if attempt < endpoint.tries - 1: time.sleep(min(pause, endpoint.longest_wait) if asked is None else asked)
