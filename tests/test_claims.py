@@ -45,7 +45,7 @@ def test_experiments_go_on(tmp_path, monkeypatch):
     def run(seed, **settings):
         done.append((seed, json.dumps(settings))); clock[0] += 100
         return {"accuracy": 70 + seed % 3 + 5 * settings.get("dropout", 0)}
-    monkeypatch.setattr(module, "run_once", run)
+    monkeypatch.setitem(module.RUNS, "fine-tune", run)
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     monkeypatch.setitem(CLAIMS, "toy", Claim("dropout helps", {"0.3": gain(dropout=0.3), "0.1 and 0.3": gain(dropout=0.3, against={"dropout": 0.1})}))
     for _ in range(40): table = run_claims(["toy"], tmp_path / "often", minutes=1, say=lambda line: None)
@@ -60,10 +60,14 @@ def test_experiments_go_on(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CLAIMS)
 def test_every_effect_can_be_asked(name):
     "Each effect asks for runs with settings that a run takes, and gives a number."
-    taken = {*run_once.__code__.co_varnames[:run_once.__code__.co_argcount], "learning_rate", *module.RECIPE}
-    def get(further=0, **settings):
-        assert set(settings) <= taken and settings.get("step") in {None, *STEPS} and settings.get("lr_scheduler_type", "linear") in SCHEDULES
-        found = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "first_half", "second_half", "ece", "tempered_ece", "negation", "loss", "last_loss", "lowest_loss", "steps"), 50.0)
+    taken = {kind: set(run.__code__.co_varnames[:run.__code__.co_argcount]) for kind, run in module.RUNS.items()}
+    taken["fine-tune"] |= {"learning_rate", *module.RECIPE}
+    measured = {"prompt": ("accuracy", "calibrated"), "next word": ("loss",), "joint": [f"{task}, {way}" for task in ("reviews", "news") for way in ("joint", "separate")]}
+    def get(further=0, kind="fine-tune", **settings):
+        assert set(settings) <= taken[kind]
+        if kind != "fine-tune": return dict.fromkeys(measured[kind], 50.0)
+        assert settings.get("step") in {None, *STEPS} and settings.get("lr_scheduler_type", "linear") in SCHEDULES
+        found = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "first_half", "second_half", "ece", "tempered_ece", "negation", "loss", "last_loss", "lowest_loss", "steps", "tokens"), 50.0)
         return {**found, **{f"flips: {k}": 0.1 for k in module.CHANGES}} if settings.get("flips") else found
     for effect in CLAIMS[name].effects.values(): assert np.isfinite(effect(get))
     assert CLAIMS[name].worth >= CLAIMS[name].least and CLAIMS[name].seeds >= 5
@@ -75,6 +79,19 @@ def test_rows_of_a_run():
     clean = draw(3, rows=200)
     assert (np.array(parts["train"]["label"][:]) != np.array(clean["train"]["label"][:])).sum() == 50
     assert parts["test"]["label"][:] == clean["test"]["label"][:] and not any(" not " in t for t in parts["test"]["text"])
+
+
+def test_runs_of_the_other_kinds(monkeypatch):
+    "Each gives the numbers that its chapter's function gives, in points, the same twice."
+    small = draw(1, rows=40)
+    small["test"] = small["test"].select(range(60))
+    monkeypatch.setattr(module, "draw", lambda seed, rows: small)
+    asked = module.prompt_once(1, rows=40, shots=2)
+    assert 20 < asked["accuracy"] < 90 and 20 < asked["calibrated"] < 90 and asked == module.prompt_once(1, rows=40, shots=2) != module.prompt_once(1, rows=40)
+    losses = {model: module.next_word_once(1, model=model)["loss"] / 100 for model in ("tiny-gpt2", "tiny-bert")}
+    assert all(2 < loss < np.log(8192) for loss in losses.values()) and losses["tiny-gpt2"] != losses["tiny-bert"]
+    monkeypatch.setattr(module, "joint_against_separate", lambda seed, rows, **settings: {t: {"joint": 0.5, "separate": 0.25, "n": 4} for t in rows})
+    assert module.joint_once(0, 8) == {"reviews, joint": 50, "reviews, separate": 25, "news, joint": 50, "news, separate": 25}
 
 
 def test_a_small_run():
