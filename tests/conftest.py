@@ -5,10 +5,13 @@ cells run with their history (so that a trailing `;` means what it means in Jupy
 is skipped is a failure, and in cells tagged `trained` numbers may differ a little, since they
 depend on the processor; everything else is compared to the letter.
 """
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,18 +56,44 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def run_course(*arguments, cwd=None, **options):
-    "Run the command line in a process of its own; the finished process."
+def run_course(*arguments, cwd=None, input=None, anew=not hasattr(os, "fork"), **options):
+    "Run the command line in a process of its own: a fork of one that has read the libraries or, if `anew`, a new Python. The finished process."
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **options.pop("env", {})}
-    return subprocess.run([sys.executable, "-m", "course_lib", *map(str, arguments)], capture_output=True, cwd=cwd,
-                          env=environment, **{"text": True, "encoding": "utf-8", **options})
+    arguments, text = [str(a) for a in arguments], options.pop("text", True)
+    if anew:
+        return subprocess.run([sys.executable, "-m", "course_lib", *arguments], capture_output=True, cwd=cwd, env=environment, input=input,
+                              **{"text": text, "encoding": "utf-8" if text else None})
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: os.path.join(folder, name) for name in ("stdin", "stdout", "stderr")}
+        raw = input.encode() if isinstance(input, str) else input or b""
+        for name, path in files.items(): Path(path).write_bytes(raw if name == "stdin" else b"")
+        code = ask_server({"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": environment, **files})
+        out, error = (Path(files[name]).read_bytes() for name in ("stdout", "stderr"))
+    if text: out, error = (stream.decode().replace("\r\n", "\n").replace("\r", "\n") for stream in (out, error))
+    return subprocess.CompletedProcess(arguments, code, out, error)
+
+
+@cache
+def course_server():
+    "The process that has read the libraries; it ends with this one, when its input is closed."
+    return subprocess.Popen([sys.executable, ROOT / "tests/course_server.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)})
+
+
+def ask_server(job: dict) -> int:
+    "The exit code of a command that the server ran."
+    server = course_server()
+    server.stdin.write(json.dumps(job) + "\n"); server.stdin.flush()
+    answer = server.stdout.readline()
+    assert answer, "the server of the command line has ended"
+    return int(answer)
 
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory):
     "The main job, run once for all tests that look at its folder."
     out = tmp_path_factory.mktemp("main") / "runs" / "first"
-    done = run_course("run", "--out", out)
+    done = run_course("run", "--out", out, anew=True)
     assert done.returncode == 0, done.stderr
     return out, done
 

@@ -4,6 +4,7 @@ import json, os, subprocess, sys
 import pandas as pd
 import pytest
 import torch
+from conftest import run_course
 from datasets import Dataset
 
 from course_lib import bench
@@ -68,7 +69,7 @@ def test_command_line(tmp_path):
     done = subprocess.run([sys.executable, "-m", "course_lib", "bench", "imports", "--rounds", "1", "--json"], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found = json.loads(done.stdout)
     assert found["imports"]["course_lib"]["ratio"] < 0.1 and found["machine"]["torch"] == torch.__version__
-    wrong = subprocess.run([sys.executable, "-m", "course_lib", "bench", "speed"], capture_output=True, text=True, cwd=tmp_path)
+    wrong = run_course("bench", "speed", cwd=tmp_path)
     assert wrong.returncode == 2 and wrong.stderr.startswith("course: bench 'speed'") and len(wrong.stderr.splitlines()) == 1
 
 

@@ -62,7 +62,7 @@ def test_every_effect_can_be_asked(name):
     "Each effect asks for runs with settings that a run takes, and gives a number."
     taken = {kind: set(run.__code__.co_varnames[:run.__code__.co_argcount]) for kind, run in module.RUNS.items()}
     taken["fine-tune"] |= {"learning_rate", *module.RECIPE}
-    measured = {"prompt": ("accuracy", "calibrated"), "next word": ("loss",), "joint": [f"{task}, {way}" for task in ("reviews", "news") for way in ("joint", "separate")]}
+    measured = {"prompt": ("accuracy", "calibrated"), "next word": ("loss",), "joint": [f"{task}, {way}" for task in ("reviews", "news") for way in ("joint", "separate")], "corpus": ("accuracy",)}
     def get(further=0, kind="fine-tune", **settings):
         assert set(settings) <= taken[kind]
         if kind != "fine-tune": return dict.fromkeys(measured[kind], 50.0)
@@ -92,6 +92,17 @@ def test_runs_of_the_other_kinds(monkeypatch):
     assert all(2 < loss < np.log(8192) for loss in losses.values()) and losses["tiny-gpt2"] != losses["tiny-bert"]
     monkeypatch.setattr(module, "joint_against_separate", lambda seed, rows, **settings: {t: {"joint": 0.5, "separate": 0.25, "n": 4} for t in rows})
     assert module.joint_once(0, 8) == {"reviews, joint": 50, "reviews, separate": 25, "news, joint": 50, "news, separate": 25}
+
+
+def test_a_checkpoint_made_from_more_or_less_text(monkeypatch):
+    "The same number of tokens is read, of eight times the text; no text of the test part is among them."
+    small, seen = draw(1, rows=40), []
+    for part in ("validation", "test"): small[part] = small[part].select(range(60))
+    monkeypatch.setattr(module, "draw", lambda seed, *rest: small)
+    monkeypatch.setattr(module, "token_stream", lambda texts, tokenizer, real=module.token_stream: seen.extend(texts) or real(texts, tokenizer))
+    whole, part = module.corpus_once(1, rows=40, steps=2), module.corpus_once(1, rows=40, steps=2, share=0.125)
+    assert whole["read_tokens"] == part["read_tokens"] == 2 * 8 * 256 and 7 < whole["corpus_tokens"] / part["corpus_tokens"] < 9
+    assert 0 <= part["accuracy"] <= 100 and set(small["train"]["text"]) <= set(seen) and not set(small["test"]["text"]) & set(seen)
 
 
 def test_a_small_run():

@@ -48,7 +48,7 @@ def test_roc_curve_equals_scikit_learn(case):
     assert np.allclose(x, theirs[0]) and np.allclose(t, theirs[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(answers())
 def test_scores_lie_in_their_intervals(case):
     table = score(*case)

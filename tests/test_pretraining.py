@@ -2,7 +2,6 @@
 import hashlib
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import run_course
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
@@ -167,21 +167,15 @@ def test_teacher_states_do_not_depend_on_company():
     assert np.abs(both[0].astype(float) - alone[0]).max() < 0.02 and both.shape[1] == 2 * 192
 
 
-COMMAND = [sys.executable, "-m", "course_lib", "pretrain"]
-
-
 def test_killed_and_resumed_ends_the_same(corpus, tmp_path):
     "SIGKILL at some moment after the first checkpoint; the weights are those of the run that nobody disturbed."
-    arguments = ["--corpus", str(corpus), "--family", "gpt2", "--tokens", str(120 * 8 * LENGTH)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = lambda out, *more: [*COMMAND, *arguments, "--out", str(tmp_path / out), *more]
-    running = subprocess.Popen(run("killed"), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    arguments = ["pretrain", "--corpus", str(corpus), "--family", "gpt2", "--tokens", str(24 * 8 * LENGTH)]
+    running = subprocess.Popen([sys.executable, "-m", "course_lib", *arguments, "--out", str(tmp_path / "killed")], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.time() + 300
     while not list((tmp_path / "killed" / "checkpoint").glob("*-*.pt")) and running.poll() is None and time.time() < deadline: time.sleep(0.2)
     running.send_signal(signal.SIGKILL); running.wait()
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    subprocess.run(run("killed", "--resume"), env=environment, check=True, capture_output=True)
-    subprocess.run(run("whole"), env=environment, check=True, capture_output=True)
+    for out, *more in (["killed", "--resume"], ["whole"]): assert run_course(*arguments, "--out", tmp_path / out, *more).returncode == 0
     a, b = (hashlib.sha256((tmp_path / f / "model.safetensors").read_bytes()).hexdigest() for f in ("killed", "whole"))
     assert a == b and len(pd.read_csv(tmp_path / "killed" / "log.csv")) == len(pd.read_csv(tmp_path / "whole" / "log.csv")) == 2
 
@@ -195,7 +189,7 @@ def test_killed_and_resumed_ends_the_same(corpus, tmp_path):
 def test_bad_input_is_one_line(corpus, tmp_path, arguments, words):
     for name, raw in {"small.txt": b"A film.\n", "empty.txt": b"", "latin.txt": "café\n".encode("latin-1")}.items(): (tmp_path / name).write_bytes(raw)
     (tmp_path / "full").mkdir(); (tmp_path / "full" / "thesis.txt").write_text("mine")
-    done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    done = run_course("pretrain", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and all(w in done.stderr for w in words), done.stderr
     assert not (tmp_path / "runs").exists() and (tmp_path / "full" / "thesis.txt").exists()
 
