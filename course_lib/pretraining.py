@@ -440,7 +440,7 @@ def pretrain(corpus: list, # files
     if not (out / "log.csv").exists():
         model, steps = new_model(family, tokenizer, seed).to(pick_device()), settings["tokens"] // (8 * LENGTH)
         draw = drawing(family, tokenizer, stream, model.device, seed=seed)
-        log = train_steps(Pretraining(model), draw, steps, 1.5e-3, make_wsd(steps), folder=out / "checkpoint", evaluate=measure, resume=resume, progress=progress)
+        log = train_steps(Pretraining(model), draw, steps, 1.5e-3, make_wsd(steps), folder=out / "checkpoint", evaluate=measure, every=min(100, -(-steps // 2)), resume=resume, progress=progress)
         write_stage(out, model, tokenizer, family, log, "log.csv")
     if teacher and not (out / "log_distil.csv").exists():
         model = CLASSES[family].from_pretrained(keep_plain(out), dtype=torch.float32, **dict.fromkeys(DROPOUT[family], 0.0)).to(pick_device())
