@@ -56,13 +56,10 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def run_course(*arguments, cwd=None, input=None, anew=not hasattr(os, "fork"), **options):
+def run_course(*arguments, cwd=None, input=None, text=True, anew=not hasattr(os, "fork")):
     "Run the command line in a process of its own: a fork of one that has read the libraries or, if `anew`, a new Python. The finished process."
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **options.pop("env", {})}
-    arguments, text = [str(a) for a in arguments], options.pop("text", True)
-    if anew:
-        return subprocess.run([sys.executable, "-m", "course_lib", *arguments], capture_output=True, cwd=cwd, env=environment, input=input,
-                              **{"text": text, "encoding": "utf-8" if text else None})
+    environment, arguments = {**os.environ, "HF_HUB_OFFLINE": "1"}, [str(a) for a in arguments]
+    if anew: return subprocess.run([sys.executable, "-m", "course_lib", *arguments], capture_output=True, cwd=cwd, env=environment, input=input, text=text, encoding="utf-8" if text else None)
     with tempfile.TemporaryDirectory() as folder:
         files = {name: os.path.join(folder, name) for name in ("stdin", "stdout", "stderr")}
         raw = input.encode() if isinstance(input, str) else input or b""
