@@ -267,7 +267,8 @@ def test_a_run_with_lora(tmp_path, data, model):
     assert recipe["learning_rate"] == pytest.approx(10 * LEARNING_RATES[model])
     texts = ["a lovely film", "awful"]
     plain, _ = load(str(out / "model"), labels=["neg", "pos"])
-    untouched, tokenizer = load(model, labels=["neg", "pos"])
+    untouched, tokenizer = load(model, labels=["neg", "pos"], seed=5)             # another head: the adapter brings its own
+    assert f"load('{model}', labels=['neg', 'pos'])" in (out / "adapter/README.md").read_text() and json.loads((out / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == model
     beside = PeftModel.from_pretrained(untouched, out / "adapter").eval()
     with torch.inference_mode():
         inputs = tokenizer(texts, padding=True, return_tensors="pt")
@@ -278,6 +279,7 @@ def test_a_run_with_lora(tmp_path, data, model):
 
 def test_lora_that_cannot_be(tmp_path, monkeypatch, capsys, data):
     with pytest.raises(InputError, match="--lora-rank 0"): Recipe(lora_rank=0)
+    with pytest.raises(InputError, match="--lora-rank 192 – the narrowest layer"): fine_tune(Recipe(data=str(data), lora_rank=192), tmp_path / "run")
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(InputError, match=r"course-lib\[adapters\]"): fine_tune(Recipe(data=str(data), lora_rank=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()

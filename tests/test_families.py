@@ -75,6 +75,23 @@ def test_the_body_is_the_checkpoint_and_the_head_is_new(case):
     assert torch.equal(last(again), last(model)) and not torch.equal(last(other), last(model))
 
 
+def test_lora_trains_the_head_too_and_its_folder_is_whole(case, tmp_path):
+    peft = pytest.importorskip("peft")
+    from course_lib.runs import Recipe, add_lora, save_adapter_folder
+    _, folder, model, _, rows = case
+    own = sum(p.numel() for p in read_by_head(model))
+    adapted = add_lora(model, 4)
+    trained = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    assert sum(p.numel() for n, p in trained.items() if "lora_" not in n) == own and any("lora_" in n for n in trained)
+    with torch.no_grad():
+        for p in trained.values(): p.add_(0.1)
+    batch = pad_batch(unlabelled(rows)[:6], model.config.pad_token_id)
+    wanted = ask(adapted.eval(), batch)
+    save_adapter_folder(tmp_path / "adapter", adapted, Recipe(data="reviews", model=folder, lora_rank=4))
+    other = peft.PeftModel.from_pretrained(load(folder, labels=LABELS, seed=9)[0], tmp_path / "adapter").eval()
+    assert torch.allclose(ask(other, batch), wanted, atol=1e-5) and torch.allclose(ask(adapted.merge_and_unload(), batch), wanted, atol=1e-4)
+
+
 def test_padding_never_changes_a_score(case):
     family, _, model, tokenizer, rows = case
     rows = unlabelled(rows)[:12]
