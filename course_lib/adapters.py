@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['WRITERS', 'sizes', 'Wrapped', 'LoRA', 'linear_layers', 'wrap_layers', 'add_lora', 'merge_lora', 'Bottleneck',
-           'add_bottlenecks', 'train_biases', 'save_adapter', 'load_adapter']
+           'add_bottlenecks', 'train_biases', 'prepared', 'save_adapter', 'load_adapter']
 
 # %% ../nbs/11_adapters.ipynb #588bde0e
-import math
+import hashlib, json, math
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import gelu
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .data import InputError
-from .models import blocks, freeze
+from .models import blocks, freeze, read_by_head
 from .training import write_atomically
 
 # %% ../nbs/11_adapters.ipynb #a62efef0
@@ -56,7 +57,8 @@ class LoRA(Wrapped):
 def linear_layers(model: PreTrainedModel, targets: tuple | None = None, # ends of names; all linear layers by default
                  ) -> dict: # {name in the body: layer}
     "The linear layers of a model without its head. Raises InputError for a target that isn't there."
-    found = {name: m for name, m in model.base_model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D))}
+    own = {id(p) for p in read_by_head(model)}
+    found = {name: m for name, m in model.base_model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and id(m.weight) not in own}
     chosen = {t: [name for name in found if f".{name}".endswith(f".{t}")] for t in targets or found}
     for t, names in chosen.items():
         if not names: raise InputError(f"target {t!r} – no linear layer of the model is called so – there are {', '.join(sorted({n.rpartition('.')[2] for n in found}))}")
@@ -81,6 +83,8 @@ def add_lora(model: PreTrainedModel, r: int = 8, # rank
              seed: int = 0) -> PreTrainedModel: # the same model
     "Put LoRA beside the linear layers, and train nothing else but the head. Raises InputError for a rank or target that makes no sense."
     if not (isinstance(r, int) and r >= 1): raise InputError(f"r {r!r} – a rank is a whole number from 1 – 4 to 64 are usual")
+    narrowest = min(min(sizes(layer)) for layer in linear_layers(model, targets).values())
+    if r >= narrowest: raise InputError(f"r {r} – the narrowest layer has {narrowest} numbers, so a change of that rank saves nothing – 4 to 64 are usual")
     return wrap_layers(model, lambda layer: LoRA(layer, r, alpha), targets, seed)
 
 # %% ../nbs/11_adapters.ipynb #29cd220c
@@ -105,7 +109,8 @@ class Bottleneck(Wrapped):
         return h + self.up(gelu(self.down(h)))
 
 # %% ../nbs/11_adapters.ipynb #7ec4d970
-WRITERS = ("c_proj", "Wo", "o", "wo", "output.dense", "o_proj", "down_proj") # last layers of attention and feed-forward part: GPT-2, ModernBERT, T5, BERT, Llama
+WRITERS = ("c_proj", "out_proj", "Wo", "o", "wo", "output.dense", "attention.dense", "ffn_output", "out_lin", "lin2", "layer_2", "o_proj", "down_proj")
+# last layers of attention and feed-forward part: GPT-2 and GPT-Neo, ModernBERT, T5, BERT and RoBERTa, ALBERT, DistilBERT, XLNet, Llama
 
 def add_bottlenecks(model: PreTrainedModel, width: int = 16, # numbers in the middle
                     targets: tuple | None = None, # ends of names; by default the last layer of each attention and feed-forward part
@@ -126,17 +131,29 @@ def train_biases(model: PreTrainedModel) -> PreTrainedModel: # the same model
     return model
 
 # %% ../nbs/11_adapters.ipynb #c7c44806
-def save_adapter(model: PreTrainedModel, path) -> None:
-    "Write the trained weights alone (safetensors): adapters, head, whatever isn't frozen."
-    state = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    write_atomically(path, lambda p: save_file(state, p))
+def prepared(model: PreTrainedModel) -> dict: # of texts
+    "What an adapter has to be put on: the method with its factor, the classes in their order, a fingerprint of the frozen weights."
+    methods = sorted({f"{type(m).__name__} {getattr(m, 'scale', '')}".strip() for m in model.modules() if isinstance(m, Wrapped)})
+    digest = hashlib.sha256()
+    for _, p in sorted((name.replace(".frozen.", "."), p) for name, p in model.named_parameters() if not p.requires_grad): digest.update(p.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return {"method": ", ".join(methods) or "no added layers", "classes": json.dumps([model.config.id2label[i] for i in range(model.config.num_labels)], ensure_ascii=False), "base": digest.hexdigest()}
 
+def save_adapter(model: PreTrainedModel, path) -> None:
+    "Write the trained weights alone (safetensors): adapters, head, whatever isn't frozen; and what they belong to."
+    state = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    write_atomically(path, lambda p: save_file(state, p, metadata=prepared(model)))
+
+# %% ../nbs/11_adapters.ipynb #a4a6b21c
 def load_adapter(model: PreTrainedModel, path) -> PreTrainedModel: # the same model
     "Put trained weights into a model that was prepared as theirs was. Raises InputError if they don't fit."
-    try: state = load_file(path)
+    try:
+        with safe_open(path, "pt") as file: state, theirs = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except Exception as e: raise InputError(f"{path} – can't be read ({type(e).__name__}: {str(e)[:80]}) – give a file written by save_adapter") from e
     here, there = ({name: tuple(p.shape) for name, p in named} for named in (((n, p) for n, p in model.named_parameters() if p.requires_grad), state.items()))
     for name in sorted(here | there):
         if here.get(name) != there.get(name): raise InputError(f"{path} – {name} is {there.get(name, 'not there')}, in the model {here.get(name, 'not trained')} – prepare the model with the same method, rank and targets")
+        if not state[name].isfinite().all(): raise InputError(f"{path} – {name} holds numbers that aren't finite – that training went wrong; take another file")
+    for what, ours in prepared(model).items():
+        if theirs.get(what) != ours: raise InputError(f"{path} – was saved with another {what}: {str(theirs.get(what))[:60]}, here {ours[:60]} – load the same model with the same classes and prepare it in the same way")
     model.load_state_dict(state, strict=False)
     return model

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Family', 'WIDE', 'FAMILIES', 'BASE', 'HUB', 'SHIPPED', 'tiny_folder', 'read_positions', 'whole_words', 'word_places',
            'pretrained', 'question', 'word_losses', 'next_token_loss', 'outline', 'inner_width', 'memory_needed',
-           'measure_machine', 'reasons', 'choose']
+           'measure_machine', 'positions_of', 'taught_to_write', 'reasons', 'choose']
 
 # %% ../nbs/10_choosing.ipynb #e643b522
-import os, re, time
+import math, os, re, time
 from collections import namedtuple
 from pathlib import Path
 
@@ -187,24 +187,34 @@ def measure_machine(steps: int = 2) -> dict: # memory in bytes, flops a second (
     return {"memory": memory, "flops": training_flops(model, 8 * 64, 64) / min(seconds[1:])}
 
 # %% ../nbs/10_choosing.ipynb #e44a0765
+def positions_of(config) -> float: # math.inf where nothing is said
+    "How many tokens of a text a model can read."
+    positions = getattr(config, "max_position_embeddings", 0) or 0
+    return positions - 2 * (config.model_type == "roberta") if positions > 0 else math.inf
+
+def taught_to_write(config) -> bool | None: # None: not to be told from its configuration
+    "Whether a model was pre-trained to go on with a text, by its family or else by the head it was saved with."
+    if config.model_type in FAMILIES: return "next token" in FAMILIES[config.model_type].objective
+    heads = " ".join(config.architectures or [])
+    return True if re.search("CausalLM|LMHeadModel", heads) else False if re.search("MaskedLM|PreTraining", heads) else None
+
 def reasons(name: str, model: PreTrainedModel, task: str, length: int, needed: float, memory: float) -> tuple: # (possible, why)
     "Whether a model can do the task there, and what speaks for and against it."
     config, against, notes = model.config, [], []
-    family = FAMILIES.get(config.model_type)
-    writes = family is not None and "next token" in family.objective
-    positions = getattr(config, "max_position_embeddings", 0) or 0
-    positions -= 2 if config.model_type == "roberta" else 0
+    writes, positions = taught_to_write(config), positions_of(config)
     if task == "text-generation" and config.is_encoder_decoder: against.append("writes answers to a text, but not its continuation; `load` has no task for that")
-    elif task == "text-generation" and not writes: against.append("was taught to fill blanks, not to go on")
+    elif task == "text-generation" and writes is False: against.append("was taught to fill blanks, not to go on")
     if needed > memory: against.append(f"needs {needed / 1e9:.1f} GB, there are {memory / 1e9:.1f}: try a smaller batch, adapters, or a smaller model")
-    if 0 < positions < length: notes.append(f"reads the first {positions} of {length} tokens")
+    if math.isnan(memory): notes.append("whether it fits into memory wasn't checked")
+    if writes is None and not config.is_encoder_decoder: notes.append(f"what a {config.model_type} was taught isn't known here: see its card")
+    if positions < length: notes.append(f"reads the first {positions} of {length} tokens")
     if getattr(config, "num_hidden_groups", 0): notes.append(f"one layer used {config.num_hidden_layers} times: a small file, not a fast model")
     if config.model_type == "xlnet": notes.append("does more than is counted: distances have products of their own")
     if config.model_type == "xlnet" and task == "text-generation": notes.append("can go on, but was taught to in random order")
     if config.is_encoder_decoder: notes.append("its decoder reads each text once more")
     if name in SHIPPED: notes.append("is here, without a network; knows little")
     if name.startswith("distil"): notes.append("half the layers of the model that taught it")
-    if task == "text-classification": notes.append("reads " + ("left to right" if config.model_type in ("gpt2", "gpt_neo") else "both ways"))
+    if task == "text-classification" and (writes is not None or config.is_encoder_decoder): notes.append("reads " + ("left to right" if writes and config.model_type != "xlnet" else "both ways"))
     return not against, "; ".join([*against, *notes])
 
 # %% ../nbs/10_choosing.ipynb #1569bf25
@@ -216,14 +226,16 @@ def choose(task: str, rows: int, # of training data
     if task not in TASKS: raise InputError(f"task {task!r} – is not known here – the tasks are {', '.join(TASKS)}")
     for what, value in (("rows", rows), ("length", length), ("batch_size", batch_size)):
         if not (isinstance(value, int) and value > 0): raise InputError(f"{what} {value!r} – is not a number of anything – give a whole number from 1")
-    hardware = hardware or measure_machine()
-    if not all(hardware.get(k, 0) > 0 for k in ("memory", "flops")): raise InputError(f"hardware {hardware!r} – lacks memory or flops – give both, in bytes and operations a second, or leave it out")
+    hardware = measure_machine() if hardware is None else hardware
+    if not isinstance(hardware, dict) or not all(isinstance(hardware.get(k), (int, float)) and not hardware[k] <= 0 for k in ("memory", "flops")): raise InputError(f"hardware {hardware!r} – lacks memory or flops – give both, in bytes and operations a second, or leave it out")
+    if isinstance(candidates, str) or not candidates: raise InputError(f"candidates {candidates!r} – are no list of names – such as {', '.join(SHIPPED)}, minilm, or a folder")
     found = {}
     for name in candidates:
         model = outline(name)
+        read = int(min(length, positions_of(model.config)))                                    # what is longer is cut off
         scores = model.config.vocab_size if task == "text-generation" else 0                    # for each token one number a symbol, in three copies
-        needed = sum(memory_needed(model, batch_size, length).values()) + 12 * batch_size * length * scores
+        needed = sum(memory_needed(model, batch_size, read).values()) + 12 * batch_size * read * scores
         possible, why = reasons(name, model, task, length, needed, hardware["memory"])
         found[name] = {"family": model.config.model_type, "million parameters": model.num_parameters() / 1e6, "memory, GB": needed / 1e9,
-                       "minutes an epoch": (training_flops(model, rows * length, length) + 6 * rows * length * scores * model.config.hidden_size) / hardware["flops"] / 60, "possible": possible, "why": why}
+                       "minutes an epoch": (training_flops(model, rows * read, read) + 6 * rows * read * scores * model.config.hidden_size) / hardware["flops"] / 60, "possible": possible, "why": why}
     return pd.DataFrame(found).T.infer_objects().sort_values(["possible", "minutes an epoch"], ascending=[False, True], kind="stable")

@@ -1,4 +1,5 @@
 """Adapters: nothing at the start, the base untouched, merged as apart, equal to peft's, in each family."""
+import ast
 import copy
 import math
 
@@ -137,7 +138,7 @@ def test_biases():
 
 
 @pytest.mark.parametrize("mistake, said", [
-    (lambda m: add_lora(m, r=0), "r 0 – a rank"), (lambda m: add_lora(m, r=-3), "r -3 –"), (lambda m: add_lora(m, r=2.5), "r 2.5 –"),
+    (lambda m: add_lora(m, r=0), "r 0 – a rank"), (lambda m: add_lora(m, r=-3), "r -3 –"), (lambda m: add_lora(m, r=2.5), "r 2.5 –"), (lambda m: add_lora(m, r=32), "r 32 – the narrowest layer has 32"),
     (lambda m: add_lora(m, targets=("q_proj",)), "'q_proj' – no linear layer .* c_attn, c_fc, c_proj"), (lambda m: add_lora(m, targets=("c_attn", "v")), "'v'"),
     (lambda m: add_lora(m, targets=("proj",)), "'proj'"), (lambda m: add_lora(m, targets=("score",)), "'score'"),
     (lambda m: add_lora(add_lora(m)), "adapters already"), (lambda m: add_lora(add_bottlenecks(m)), "adapters already"), (lambda m: add_bottlenecks(m, width=0), "width 0 –"),
@@ -186,6 +187,15 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
         before = {n: p.clone() for n, p in wrong.named_parameters()}
         with pytest.raises(InputError, match="prepare the model") as e: load_adapter(wrong, path)
         assert "\n" not in str(e.value) and all(torch.equal(p, before[n]) for n, p in wrong.named_parameters())
+    turned, other = small(), small()
+    turned.config.id2label = {0: "LABEL_1", 1: "LABEL_0"}
+    with torch.no_grad(): next(other.transformer.parameters())[5, 5] += 1e-3
+    for wrong, said in ((add_lora(small(), alpha=32), "another method: LoRA 2.0, here LoRA 4.0"), (add_lora(turned), "another classes"), (add_lora(other), "another base")):
+        with pytest.raises(InputError, match=said): load_adapter(wrong, path)
+    broken = add_lora(small())
+    with torch.no_grad(): broken.score.weight[0, 0] = math.nan
+    save_adapter(broken, path)
+    with pytest.raises(InputError, match="score.weight holds numbers that aren't finite"): load_adapter(add_lora(small()), path)
     path.write_bytes(b"nonsense")
     for bad in (path, tmp_path / "none", tmp_path):
         with pytest.raises(InputError, match="can't be read"): load_adapter(add_lora(small()), bad)
@@ -264,4 +274,6 @@ def test_their_layers_are_not_packed(peft):
 
 
 def test_the_package_does_without_peft():
-    assert not any("peft" in line for path in (ROOT / "course_lib").glob("*.py") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(("import ", "from ")))
+    for path in (ROOT / "course_lib").glob("*.py"):
+        found = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+        assert not any("peft" in ast.unparse(n) for n in found), path

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from course_lib.adapters import Bottleneck, add_bottlenecks, add_lora, linear_layers, merge_lora, sizes
 from course_lib.choosing import (FAMILIES, HUB, SHIPPED, choose, inner_width, measure_machine, memory_needed, next_token_loss, outline, pretrained,
                                  question, read_positions, tiny_folder, whole_words, word_losses, word_places)
 from course_lib.data import InputError, load_data
@@ -77,10 +78,11 @@ def test_the_body_is_the_checkpoint_and_the_head_is_new(case):
 
 def test_lora_trains_the_head_too_and_its_folder_is_whole(case, tmp_path):
     peft = pytest.importorskip("peft")
-    from course_lib.runs import Recipe, add_lora, save_adapter_folder
+    from course_lib.runs import Recipe, save_adapter_folder
+    from course_lib.runs import add_lora as by_peft
     _, folder, model, _, rows = case
     own = sum(p.numel() for p in read_by_head(model))
-    adapted = add_lora(model, 4)
+    adapted = by_peft(model, 4)
     trained = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
     assert sum(p.numel() for n, p in trained.items() if "lora_" not in n) == own and any("lora_" in n for n in trained)
     with torch.no_grad():
@@ -90,6 +92,25 @@ def test_lora_trains_the_head_too_and_its_folder_is_whole(case, tmp_path):
     save_adapter_folder(tmp_path / "adapter", adapted, Recipe(data="reviews", model=folder, lora_rank=4))
     other = peft.PeftModel.from_pretrained(load(folder, labels=LABELS, seed=9)[0], tmp_path / "adapter").eval()
     assert torch.allclose(ask(other, batch), wanted, atol=1e-5) and torch.allclose(ask(adapted.merge_and_unload(), batch), wanted, atol=1e-4)
+
+
+def test_adapters_by_hand(case):
+    family, folder, model, _, rows = case
+    own, batch = {id(p) for p in read_by_head(model)}, pad_batch(unlabelled(rows)[:6], model.config.pad_token_id)
+    before, layers = ask(model, batch), linear_layers(model)
+    assert layers and not any(id(m.weight) in own for m in layers.values())
+    bottled = add_bottlenecks(load(folder, labels=LABELS)[0], width=4)
+    places = [n for n, m in bottled.named_modules() if isinstance(m, Bottleneck)]
+    assert len(places) == {"t5": 2 * 2 + 2 * 3, "albert": 2, "xlnet": 2}.get(family, 2 * len(blocks(model))), places
+    adapted = add_lora(model, r=3)
+    assert torch.allclose(ask(adapted, batch), before, atol=1e-6) and torch.allclose(ask(bottled, batch), before, atol=1e-6)
+    added = sum(p.numel() for p in adapted.parameters() if p.requires_grad) - sum(p.numel() for p in read_by_head(adapted))
+    assert added == sum(3 * sum(sizes(m)) for m in layers.values())
+    frozen = {n: p.clone() for n, p in adapted.named_parameters() if not p.requires_grad}
+    fit(adapted, rows, epochs=1, batch_size=8, learning_rate=1e-2, device="cpu", bf16=False, progress=False)
+    assert all(torch.equal(p, frozen[n]) for n, p in adapted.named_parameters() if n in frozen) and not torch.equal(ask(adapted, batch), before)
+    apart = ask(adapted, batch)
+    assert torch.allclose(ask(merge_lora(adapted), batch), apart, atol=1e-5)
 
 
 def test_padding_never_changes_a_score(case):

@@ -142,7 +142,8 @@ def test_saved_and_taken_apart(name, tmp_path):
         for got in (single, again[task]):
             assert list(got.config.id2label.values()) == LABELS[task] and (predict_logits(got, ROWS[task]) - wanted[task]).abs().max() <= 1e-6
         assert torch.equal(predict_logits(model, ROWS[task]), wanted[task])
-    save_tasks(models, tokenizer, tmp_path / "all")                                   # over an older one
+    save_tasks(torch.nn.ModuleDict({"two": models["two"]}), tokenizer, tmp_path / "all")                # over an older one
+    assert list(read_tasks(tmp_path / "all")[0]) == ["two"]
 
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path):
@@ -187,6 +188,23 @@ def test_as_if_each_adapter_were_alone():
     assert torch.equal(predict_logits(models["three"], ROWS["three"]), predict_logits(alone, ROWS["three"]))
 
 
+def test_adapters_are_not_saved_as_a_body(tmp_path):
+    models, tokenizer = load_tasks("tiny-gpt2", LABELS)
+    adapters_on_one_body(models, r=4)
+    with pytest.raises(InputError, match="save_adapter"): save_tasks(models, tokenizer, tmp_path / "all")
+    with pytest.raises(InputError, match="has adapters in it"): save_tasks(torch.nn.ModuleDict({"two": models["two"]}), tokenizer, tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+@pytest.mark.parametrize("mistake, said", [(lambda: task_order({"a": 2, "b": 1}, 10), "don't sum to one"), (lambda: task_order({"a": 0.2, "b": 0.3}, 10), "don't sum to one"), (lambda: task_order({}, 10), "don't sum to one"),
+    (lambda: adapters_on_one_body(torch.nn.ModuleDict()), "hold no task"), (lambda: save_tasks(torch.nn.ModuleDict(), None, "nowhere"), "hold no task"),
+    (lambda: joint_and_separate({"two": ROWS["two"], "three": ROWS["three"].cast_column("labels", Value("int64"))}), "'three' – its rows have no ClassLabel"),
+    (lambda: joint_and_separate({"two": ROWS["two"], "three": ROWS["three"].select([0])}, temperature=0.1), "'three' – gets none of the")])
+def test_what_would_mislead_is_refused(mistake, said):
+    with pytest.raises(InputError, match=said) as e: mistake()
+    assert str(e.value).count(" – ") == 2
+
+
 # the experiment
 
 def test_both_sides_see_the_same_rows(monkeypatch):
@@ -225,5 +243,7 @@ def test_bad_turns_are_refused_before_the_first_step():
     with pytest.raises(InputError, match="step 1, task 'two'.* smaller learning_rate"):
         with torch.no_grad(): models["two"].score.weight.fill_(math.inf)
         fit_tasks(models, ROWS, ["two"], **USUAL)
+    with pytest.raises(InputError, match="batch_size -1"): fit_tasks(models, ROWS, ["two"], **{**USUAL, "batch_size": -1})
     models["two"].transformer = copy.deepcopy(models["two"].transformer)
+    with pytest.raises(InputError, match="'three' – has a body of its own"): adapters_on_one_body(models)
     with pytest.raises(InputError, match="'three' – has a body of its own"): save_tasks(models, tokenizer, "nowhere")
