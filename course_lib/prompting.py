@@ -183,9 +183,11 @@ class Endpoint:
     def __post_init__(self):
         "Raises InputError for an address that can't be used, or that would send a key in the clear."
         self.url = self.url.strip().rstrip("/")
-        try: parts = urlsplit(self.url); host = (parts.hostname or "").encode("idna") if parts.port != 0 else b""
-        except ValueError: host = b""                                 # a port that is none, a bracket left open, an empty part of the name
-        if parts.scheme not in ("http", "https") or not host: raise InputError(f"{self.url[:80]!r} – is not the address of a server – give one such as https://api.openai.com/v1")
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.hostname.encode("idna") and parts.port != 0
+        except ValueError: usable = False                             # a port that is none, a bracket left open, an empty part of the name
+        if not usable: raise InputError(f"{self.url[:80]!r} – is not the address of a server – give one such as https://api.openai.com/v1")
         if parts.username or parts.password: raise InputError(f"the address of {parts.hostname} – holds a name or password – put the key into the variable {self.key_variable} instead")
         if self.tries < 1: raise InputError(f"tries={self.tries} – is no number of tries – give 1 or more")
         self.key()

@@ -319,15 +319,31 @@ def test_choose():
     small = choose("text-classification", 1000, hardware={**LAPTOP, "memory": 2e9})
     assert not small.loc["gpt2", "possible"] and "there are 2.0" in small.loc["gpt2", "why"] and small.loc["distilbert-base-uncased", "possible"] and not small["possible"].iloc[-1]
     assert "reads the first 512 of 600 tokens" in choose("text-classification", 10, length=600, hardware=LAPTOP).loc["roberta-base", "why"]
+    cut, whole = (choose("text-classification", 100, length=n, hardware=LAPTOP, candidates=("bert-base-uncased", "t5-small")) for n in (1000, 512))
+    assert cut.loc["bert-base-uncased", "memory, GB"] == whole.loc["bert-base-uncased", "memory, GB"] and cut.loc["t5-small", "memory, GB"] > whole.loc["t5-small", "memory, GB"]
+    unknown = choose("text-classification", 10, hardware={**LAPTOP, "memory": math.nan}, candidates=("gpt2",)).loc["gpt2"]
+    assert unknown["possible"] and "wasn't checked" in unknown["why"]
     writers = choose("text-generation", 1000, hardware={**LAPTOP, "memory": 1e12})
     assert set(writers.index[writers["possible"]]) == {"tiny-gpt2", "gpt2", "distilgpt2", "EleutherAI/gpt-neo-125m", "xlnet-base-cased"}
     assert writers.loc["gpt2", "memory, GB"] > table.loc["gpt2", "memory, GB"] and writers.loc["gpt2", "minutes an epoch"] > table.loc["gpt2", "minutes an epoch"]
 
 
+def test_a_family_that_is_not_in_the_list(tmp_path):
+    from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
+    config = LlamaConfig(vocab_size=99, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "writes")
+    AutoModel.from_config(config).save_pretrained(tmp_path / "body")
+    told = {(name, task): choose(task, 10, hardware=LAPTOP, candidates=(str(tmp_path / name),)).iloc[0] for name in ("writes", "body") for task in ("text-generation", "text-classification")}
+    assert all(row["possible"] for row in told.values()) and "left to right" in told["writes", "text-classification"]["why"] and "isn't known here" in told["body", "text-generation"]["why"]
+    assert not any("fill blanks" in row["why"] or "both ways" in row["why"] for row in told.values())
+
+
 @pytest.mark.parametrize("mistake, said", [
     (lambda: choose("mind-reading", 10, hardware=LAPTOP), "task 'mind-reading'"), (lambda: choose("text-classification", 0, hardware=LAPTOP), "rows 0"),
     (lambda: choose("text-classification", 10, length=2.5, hardware=LAPTOP), "length 2.5"), (lambda: choose("text-classification", 10, batch_size=-1, hardware=LAPTOP), "batch_size -1"),
-    (lambda: choose("text-classification", 10, hardware={"memory": 1e9}), "lacks memory or flops"), (lambda: choose("text-classification", 10, hardware=LAPTOP, candidates=("nobody/nothing",)), "nobody/nothing")])
+    (lambda: choose("text-classification", 10, hardware={"memory": 1e9}), "lacks memory or flops"), (lambda: choose("text-classification", 10, hardware={"memory": "8 GB", "flops": 5e10}), "lacks memory or flops"),
+    (lambda: choose("text-classification", 10, hardware="laptop"), "lacks memory or flops"), (lambda: choose("text-classification", 10, hardware=LAPTOP, candidates=()), "are no list of names"),
+    (lambda: choose("text-classification", 10, hardware=LAPTOP, candidates="gpt2"), "are no list of names"), (lambda: choose("text-classification", 10, hardware=LAPTOP, candidates=("nobody/nothing",)), "nobody/nothing")])
 def test_bad_input_is_one_line(mistake, said):
     with pytest.raises(InputError, match=said) as e: mistake()
     assert "\n" not in str(e.value) and str(e.value).count(" – ") == 2

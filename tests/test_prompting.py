@@ -244,6 +244,46 @@ def test_each_failure_is_one_line_without_the_key(server, key, script, said, req
     assert "\n" not in str(e.value) and KEY not in str(e.value) and str(e.value).startswith(url)
 
 
+def test_a_key_set_later_does_not_travel_in_the_clear(monkeypatch):
+    monkeypatch.delenv("LATE_KEY", raising=False)
+    endpoint = Endpoint(" http://127.0.0.2:9/v1/\n", "m", "LATE_KEY", tries=1)
+    assert endpoint.url == "http://127.0.0.2:9/v1"
+    monkeypatch.setenv("LATE_KEY", KEY)
+    with pytest.raises(InputError, match="unencrypted") as e: call(endpoint, "/x")
+    assert KEY not in str(e.value)
+
+
+@pytest.mark.parametrize("reply, said", [((200, f"No entry for {KEY}".encode(), {}, 0), "no JSON object: 'No entry for .key.'"), ((200, {"error": {"message": f"overloaded, {KEY}"}}, {}, 0), "the reply is an error: overloaded, .key."),
+    ((422, {"detail": f"{KEY}: no echo"}, {}, 0), r"\(422\): .key.: no echo"), ((400, {"object": "error", "message": "no such field"}, {}, 0), "400.: no such field"), ((400, b"plain words", {}, 0), "400.: plain words"),
+    ((403, {"error": {"message": "your region"}}, {}, 0), "403.: your region"), ((408, b"", {}, 0), "fault of its own .408., 3 times|fault of its own .408.: no reason given, 3 times")])
+def test_what_a_server_says_is_passed_on_without_the_key(server, key, reply, said):
+    with server([reply] * 3) as (url, *_), pytest.raises(InputError, match=said) as e: call(end(url, key), "/x", {})
+    assert KEY not in str(e.value) and "\n" not in str(e.value)
+
+
+def as_vllm(gpt, body, start="<s>"):
+    "What a server sends that decodes each token by itself and adds up their lengths for `text_offset`, with a token in front."
+    choices = CHAPTER["completions"](body)["choices"]
+    for c in choices:
+        c["logprobs"]["tokens"].insert(0, start); c["logprobs"]["token_logprobs"].insert(0, None)
+        lengths = [len(t) for t in c["logprobs"]["tokens"]]
+        c["logprobs"]["text_offset"] = [sum(lengths[:i]) for i in range(len(lengths))]
+    return {"choices": choices}
+
+
+def test_offsets_are_not_trusted(gpt, server, key):
+    prompts = ["Une comédie très drôle, 😀 ! It was", "A fine film. It was"]
+    with server(routes={"/v1/completions": lambda body: as_vllm(gpt, body)}) as (url, *_): found = endpoint_scores(end(url, key), prompts, LONGER)
+    assert np.abs(found - score_labels(*gpt, prompts, LONGER)).max().max() < 1e-3
+    with pytest.raises(InputError, match="prompt 1 – ends with a space"): endpoint_scores(end("http://127.0.0.1:9/v1", key), ["It was", "It was "], LONGER)
+
+
+@pytest.mark.parametrize("tokens, values, total", [(["It", " was", " ", "bad"], [None, -1, -2, -3], -5), (["It", "was", "bad"], [None, -1, -3], -3), ([" was", " b", "ad"], [-1, -2, -4], -6), (["was ", " bad"], [-1, -2], -2)])
+def test_the_word_is_found_by_its_text(server, key, tokens, values, total):
+    reply = {"choices": [{"index": 0, "logprobs": {"tokens": tokens, "token_logprobs": values}}]}
+    with server([(200, reply, {}, 0)]) as (url, *_): assert endpoint_scores(end(url, key), ["It was"], {"n": " bad"}).iloc[0, 0] == total
+
+
 def test_pauses(server, key, monkeypatch):
     slept = []
     monkeypatch.setattr(prompting.time, "sleep", slept.append)
@@ -264,7 +304,8 @@ def test_nobody_there(key):
 
 
 @pytest.mark.parametrize("url, said", [("api.openai.com", "not the address"), ("file:///etc/passwd", "not the address"), ("ftp://x/v1", "not the address"), ("", "not the address"), ("https:///v1", "not the address"),
-                                       ("https://me:secret@host/v1", "holds a name or password"), ("http://example.org/v1", "unencrypted")])
+                                       ("https://me:secret@host/v1", "holds a name or password"), ("http://example.org/v1", "unencrypted"),
+                                       ("https://a..b/v1", "not the address"), ("http://[::1/v1", "not the address"), ("http://localhost:80x/v1", "not the address")])
 def test_addresses_that_are_refused(key, url, said):
     with pytest.raises(InputError, match=said) as e: Endpoint(url, "m", key)
     assert "secret" not in str(e.value)
@@ -285,7 +326,40 @@ def test_answers_of_a_chat(server, key):
         with server([(200, reply, {}, 0)]) as (url, *_), pytest.raises(InputError, match="choices.0..message"): endpoint_answers(end(url, key), ["t"], "i", VERBALIZER)
 
 
+def test_answers_are_words_whatever_stands_around_them(server, key):
+    says, bodies = iter(["“Positive”", "`positive`", "positive。", "U.S.", "**Negative**"]), []
+    with server(routes={"/v1/chat": lambda body: bodies.append(body) or {"choices": [{"message": {"content": next(says)}}]}}) as (url, *_):
+        assert endpoint_answers(end(url, key), ["t"] * 3, "i", VERBALIZER) == ["positive"] * 3
+        assert endpoint_answers(end(url, key), ["t"], "i", {"a": "U.S.", "b": "U.K."}, max_tokens=None, temperature=None, max_completion_tokens=99) == ["a"]
+        assert endpoint_answers(end(url, key), ["t"], "i", VERBALIZER) == ["negative"]
+    assert bodies[0]["max_tokens"] == 8 and set(bodies[3]) == {"model", "messages", "max_completion_tokens"}
+    with pytest.raises(InputError, match="two of its words are the same"): endpoint_answers(end("http://127.0.0.1:9/v1", key), ["t"], "i", {"a": "Yes", "b": " yes."})
+
+
+@pytest.mark.parametrize("mistake, said", [(lambda m, t, d: score_labels(m, t, "one string", VERBALIZER), "is one text"), (lambda m, t, d: score_labels(m, t, ["fine", None], VERBALIZER), "text 1 – is NoneType"),
+    (lambda m, t, d: few_shot_log_probs(m, t, ["fine"], [("x", "meh")]), "no word for 'meh'"), (lambda m, t, d: draw_examples(d["train"], -1), "-1 shots"), (lambda m, t, d: draw_examples(d["train"].remove_columns("text"), 1), "it needs `text`"),
+    (lambda m, t, d: draw_examples(d["train"].cast_column("label", Value("int64")), 1), "ClassLabel"), (lambda m, t, d: prompt_accuracy(m, t, d, 0, part="tset"), "the part 'tset'"),
+    (lambda m, t, d: prompt_accuracy(m, t, DatasetDict(train=d["train"], validation=d["validation"].select([])), 0), "has no rows"), (lambda m, t, d: Endpoint("http://localhost/v1", "m", tries=0), "tries=0")])
+def test_bad_input_is_one_line(gpt, reviews, mistake, said):
+    with pytest.raises(InputError, match=said) as e: mistake(*gpt, reviews)
+    assert "\n" not in str(e.value) and str(e.value).count(" – ") == 2
+    assert score_labels(*gpt, [], VERBALIZER).shape == (0, 2)
+
+
 # Hosted fine-tuning
+
+def test_a_good_file_is_not_replaced_by_a_bad_one(reviews, tmp_path):
+    part, path = reviews["validation"].select(range(30)), tmp_path / "f.jsonl"
+    write_fine_tuning_file(part, path, "Say it", VERBALIZER)
+    good = path.read_bytes()
+    table = part.to_dict()
+    unlabelled, empty = (Dataset.from_dict({**table, key: [value] * 30}, features=part.features) for key, value in (("label", -1), ("text", " ")))
+    for rows, words, said in ((unlabelled, VERBALIZER, "row 0 – has no label, as 30"), (empty, VERBALIZER, "without content"), (part, {"Negative": " bad", "Positive": " good"}, "a word of its own"), (part, {"negative": "x", "positive": " x"}, "a word of its own"),
+                              (part.remove_columns("label"), None, "they need `text`")):
+        with pytest.raises(InputError, match=said): write_fine_tuning_file(rows, path, "Say it", words)
+        assert path.read_bytes() == good and len(list(tmp_path.iterdir())) == 1
+    assert check_fine_tuning_file(path, list(VERBALIZER.values())).sum() == 30
+
 
 def test_the_file_holds_what_was_given(reviews, tmp_path):
     part = reviews["validation"].select(range(30))
@@ -343,8 +417,8 @@ def test_a_job_is_not_started_twice(server, key, tmp_path):
     with server([error(429), error(429)], {"/v1/fine": lambda body: {"id": "j"}}) as (url, left, seen): assert create_job(end(url, key), "f") == "j" and len(seen) == 3
 
 
-@pytest.mark.parametrize("reply, said", [({"status": "failed", "error": {"message": "line 7"}}, "failed: line 7"), ({"status": "failed", "error": None}, "failed: no reason"), ({"status": "cancelled"}, "cancelled"),
-                                         ({"status": "succeeded"}, "no fine_tuned_model"), ({"id": "j"}, "no status"), ({"status": "running"}, "still running")])
+@pytest.mark.parametrize("reply, said", [({"status": "failed", "error": {"message": "line 7"}}, "failed: line 7"), ({"status": "failed", "error": None}, "failed: no reason"), ({"status": "cancelled"}, "cancelled: no reason given – if that was not you"), ({"status": "failed", "error": {"message": None}}, "failed: no reason"), ({"status": "failed", "error": {"message": f"bad {KEY}"}}, "failed: bad .key."),
+                                         ({"status": "succeeded"}, "no fine_tuned_model"), ({"id": "j"}, "no status"), ({"status": "running"}, "still running after 0.03 s")])
 def test_a_job_that_ends_otherwise(server, key, reply, said):
     with server(routes={"/v1/fine": lambda body: reply}) as (url, *_), pytest.raises(InputError, match=said) as e: wait_for_job(end(url, key), "j", every=0.01, longest=0.03)
     assert "\n" not in str(e.value)

@@ -188,6 +188,15 @@ def test_a_run_that_has_gone_wrong_is_ended(news, tmp_path):
 
 # Real news
 
+def test_names_that_do_not_fit_are_refused(tmp_path):
+    rows = [f"{1 + i % 3},title {i} of {i % 7},what happened {i}" for i in range(60)]
+    (tmp_path / "train.csv").write_text("label,title,description\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    for written, said in (("World\nSports\n", "has 2 names, the rows have 3 labels"), ("World\n\nSports\n", "write one name a line"), (None, "no such file")):
+        if written is None: (tmp_path / "classes.txt").unlink()
+        else: (tmp_path / "classes.txt").write_text(written, encoding="utf-8")
+        with pytest.raises(InputError, match=said): CHAPTER["ag_news"](tmp_path)
+
+
 def test_no_folder_is_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match="no such file"): CHAPTER["ag_news"](tmp_path)
 
