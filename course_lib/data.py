@@ -46,7 +46,7 @@ def read_bytes(path) -> bytes: # the whole file
     try: raw = path.read_bytes()
     except FileNotFoundError: raise InputError(f"{path} – no such file – check the name and the folder you are in") from None
     except (OSError, ValueError) as e: raise InputError(f"{path} – can't be read: {e} – check the path and its permissions") from None
-    if not raw.strip(b"\xef\xbb\xbf\x00 \t\r\n"): raise InputError(f"{path} – is empty – it needs a header line and rows")
+    if not raw.strip(b"\xef\xbb\xbf\x00 \t\r\n"): raise InputError(f"{path} – is empty – put something in; a table has a header line and rows")
     return raw
 
 # %% ../nbs/01_data.ipynb #63c43fef
@@ -64,7 +64,7 @@ def read_text(path, # the file
         at = getattr(e, "start", 0)
         line = raw[:at].count(b"\n") + 1
         word = next((w for w in re.finditer(rb"\S+", raw) if w.end() > at), [b""])[0][:20].decode("cp1252", "replace")
-        hint = f"looks like Windows-1252 ({word!r}) – pass --encoding cp1252" if not encoding else "pass the right --encoding"
+        hint = f"looks like Windows-1252 ({word!r}) – save it as UTF-8, or pass --encoding cp1252 where there is such an option" if not encoding else "pass the right --encoding"
         raise InputError(f"{path}:{line} – byte 0x{raw[at]:02X} is not {encoding or 'UTF-8'}; {hint}") from None
     if "\0" in text: raise InputError(f"{path}:{text[:text.index(chr(0))].count(chr(10)) + 1} – holds a zero byte – it is not a text file")
     return text
