@@ -280,7 +280,9 @@ def read_reply(endpoint: Endpoint, path: str, raw: bytes) -> dict:
     return found
 
 # %% ../nbs/09_prompting.ipynb #4ce71449
-def text_of(pairs: list) -> str: return "".join(t for t, _ in pairs)
+def text_of(pairs: list) -> str: # of pairs (token, its log-probability)
+    "The text of some tokens."
+    return "".join(t for t, _ in pairs)
 
 def echoed_score(endpoint: Endpoint, choice: dict, prompt: str, word: str) -> float:
     "Sum of the log-probabilities of the tokens of a word behind its prompt; raises InputError if the reply doesn't hold them."
