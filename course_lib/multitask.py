@@ -128,7 +128,7 @@ def one_body(models: torch.nn.ModuleDict) -> torch.nn.Module:
     if not len(models): raise InputError("models – hold no task – `load_tasks` makes them")
     first = next(iter(models.values())).base_model
     other = next((task for task, model in models.items() if model.base_model is not first), None)
-    if other is not None: raise InputError(f"task {other!r} – has a body of its own – save such models one by one: with save_pretrained, or, if they have adapters, with save_adapter for each")
+    if other is not None: raise InputError(f"task {other!r} – has a body of its own – `load_tasks` gives all the same; others are kept one by one, with save_pretrained, or with save_adapter if they have adapters")
     return first
 
 def adapters_on_one_body(models: torch.nn.ModuleDict, # as from `load_tasks`
