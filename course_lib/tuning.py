@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from .data import InputError
 from .evaluation import score
 from .models import freeze, load
-from .optim import SCHEDULES, make_optimizer
+from .optim import SCHEDULES
 from .show import COLORS, figure_png, new_figure
-from .tokens import batches, epoch_order, tokenize
-from .training import (batch_loss, describe_history, early_stopping, fit, make_batch, plot_history, predict_logits, training_step)
+from .tokens import tokenize
+from .training import (
+    Diverged, describe_history, early_stopping, fit, plot_history, predict_logits)
 
 # %% ../nbs/07_tuning.ipynb #2eaa2d75
 @dataclass
@@ -49,7 +50,9 @@ def run_trial(splits: DatasetDict, # train and validation are used, test is not
     freeze(network, frozen_layers)
     tokens = tokenize({k: splits[k] for k in ("train", "validation")}, tokenizer)
     stopping = [early_stopping(patience)] if patience else []
-    history = fit(network, tokens["train"], tokens["validation"], callbacks=[*callbacks, *stopping], **{"progress": False, **settings})
+    usual = {"progress": False, "load_best_model_at_end": False} # what the settings did, to the end
+    history = fit(network, tokens["train"], tokens["validation"], callbacks=[*callbacks, *stopping],
+                  **{**usual, **settings})
     probabilities = predict_logits(network, tokens["validation"]).softmax(-1).numpy()
     accuracy = score(np.array(splits["validation"]["label"][:]), probabilities)["accuracy"]
     used = {"model": model, **settings, **{k: v for k, v in {"dropout": dropout, "frozen_layers": frozen_layers, "patience": patience}.items() if v}}
@@ -58,22 +61,23 @@ def run_trial(splits: DatasetDict, # train and validation are used, test is not
 # %% ../nbs/07_tuning.ipynb #3e8df313
 def find_learning_rate(splits: DatasetDict, model: str = "tiny-gpt2", lowest: float = 1e-6, highest: float = 0.3, steps: int = 100,
                        batch_size: int = 16, seed: int = 0) -> pd.DataFrame: # learning_rate, loss, smooth
-    "Train for a few steps with a rate that grows from step to step, until the loss is three times its lowest (Smith 2017)."
+    "Train for a few steps with a growing rate, until the loss is three times its lowest (Smith 2017)."
     network, tokenizer = load(model, labels=splits["train"].features["label"].names, seed=seed)
     tokens = tokenize({"train": splits["train"]}, tokenizer)["train"]
-    order = [rows for epoch in range(1 + steps * batch_size // len(tokens)) for rows in batches(epoch_order(len(tokens), seed, epoch), batch_size)]
-    optimizer = make_optimizer(network.train(), lowest, 0.01)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, (highest / lowest) ** (1 / (steps - 1)))
+    growth = (highest / lowest) ** (1 / (steps - 1))
     found, mean = [], 0.0
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for rows in order[:steps]:
-            rate = schedule.get_last_lr()[0]
-            try: loss = training_step(network, [batch_loss(network, make_batch(network, [tokens[i] for i in rows]))], optimizer, schedule)
-            except FloatingPointError: break
-            mean = 0.9 * mean + 0.1 * loss
-            found.append({"learning_rate": rate, "loss": loss, "smooth": mean / (1 - 0.9 ** (len(found) + 1))})   # corrected for the start, as in Adam
-            if found[-1]["smooth"] > 3 * min(row["smooth"] for row in found): break
+    def grow(optimizer, _): return torch.optim.lr_scheduler.ExponentialLR(optimizer, growth)
+    def note(history) -> bool:
+        nonlocal mean
+        row = history[-1]
+        mean = 0.9 * mean + 0.1 * row["loss"]
+        smooth = mean / (1 - 0.9 ** (len(found) + 1)) # corrected for the start, as in Adam
+        found.append({"learning_rate": row["learning_rate"], "loss": row["loss"], "smooth": smooth})
+        return len(found) == steps or smooth > 3 * min(row["smooth"] for row in found)
+    settings = {"epochs": math.ceil(steps * batch_size / len(tokens)), "batch_size": batch_size,
+                "learning_rate": lowest, "seed": seed, "bf16": False, "progress": False}
+    try: fit(network, tokens, schedule=grow, callbacks=[note], **settings)
+    except Diverged: pass
     return pd.DataFrame(found)
 
 def suggest_learning_rate(curve: pd.DataFrame) -> float:
