@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['random_state', 'save_checkpoint', 'newest_checkpoint', 'load_checkpoint', 'noting_interrupts']
 
-# %% ../nbs/c_checkpoints.ipynb #9e875d2c
+# %% ../nbs/c_checkpoints.ipynb #3a9e5d82
 import os, signal, sys, threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from .errors import InputError
 from .files import checksum, write_atomically
 
-# %% ../nbs/c_checkpoints.ipynb #54716db6
+# %% ../nbs/c_checkpoints.ipynb #56b95c6d
 def random_state(device: torch.device, new: dict | None = None) -> dict:
     "The state of the random numbers of the CPU and of the device; sets it if given a new one."
     on_device = {"cuda": torch.cuda, "mps": torch.mps}.get(device.type)
@@ -26,7 +26,7 @@ def random_state(device: torch.device, new: dict | None = None) -> dict:
     own = on_device.get_rng_state(*where) if on_device else torch.get_rng_state()
     return {"cpu": torch.get_rng_state(), "device": own}
 
-# %% ../nbs/c_checkpoints.ipynb #f1f450f9
+# %% ../nbs/c_checkpoints.ipynb #e6688abd
 def save_checkpoint(folder, model: torch.nn.Module, optimizer, schedule,
                     progress: dict, # with `step`; numbers, strings, lists and dicts of them
                     best: dict | None = None, # weights of the best validation
@@ -45,7 +45,7 @@ def save_checkpoint(folder, model: torch.nn.Module, optimizer, schedule,
         raise InputError(f"{problem} – make room and go on with resume=True") from e
     for old in sorted(folder.glob("*-*.pt"))[:-2]: old.unlink()
 
-# %% ../nbs/c_checkpoints.ipynb #0d42e151
+# %% ../nbs/c_checkpoints.ipynb #d0e278e9
 def newest_checkpoint(folder) -> Path | None: # None if there is no checkpoint
     "The newest undamaged checkpoint of a folder; raises InputError if all are damaged."
     found = sorted(Path(folder).glob("*-*.pt"), reverse=True)
@@ -72,7 +72,7 @@ def load_checkpoint(folder, model: torch.nn.Module, optimizer, schedule) -> tupl
     random_state(next(model.parameters()).device, state["random"])
     return state["progress"], state["best"]
 
-# %% ../nbs/c_checkpoints.ipynb #a3f45e33
+# %% ../nbs/c_checkpoints.ipynb #b3830521
 @contextmanager
 def noting_interrupts():
     "Gives a list that becomes true with the first Ctrl-C."

@@ -25,7 +25,7 @@ from .errors import InputError
 from .evaluation import accuracy
 from .files import write_atomically
 from .models import load
-from .recipes import Settings
+from .recipe import Settings
 from .runs import save_model
 from .tokens import batches, epoch_order, tokenize
 from .training import Plan, fit, predict_logits

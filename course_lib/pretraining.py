@@ -33,7 +33,7 @@ from .errors import InputError
 from .files import write_atomically
 from .models import find_model, quiet, reading
 from .optim import parameter_groups
-from .recipes import Settings
+from .recipe import Settings
 from .runs import begin, check_folder, environment
 from .show import COLORS, new_figure
 from .tokens import END, batches, epoch_order, length_grouped_batches, pad_batch, train_tokenizer
@@ -234,7 +234,7 @@ def full_length(row: dict) -> int:
 
 language = Task("pretraining", language_loss, stack_rows, count_hidden, full_length)
 
-# %% ../nbs/10_families.ipynb #56991120
+# %% ../nbs/10_families.ipynb #9600cba2
 def hide(family: str, tokenizer: PreTrainedTokenizerBase, rows: torch.Tensor, # (batch, length)
          seed: int) -> list: # of dicts of tensors
     "Rows of a stream with something to be guessed in each, as the family wants it."
@@ -407,7 +407,7 @@ distillation = {"distillation": Task("distillation", distillation_loss, the_batc
                                      length=tokens_of_both),
                 "pretraining": replace(language, loss=students_loss)}
 
-# %% ../nbs/10_families.ipynb #5509fe6d
+# %% ../nbs/10_families.ipynb #61d85fc1
 def over_passages(texts: list, targets_of, family: str, tokenizer: PreTrainedTokenizerBase,
                   stream: np.ndarray, steps: int, per_epoch: int | None = None,
                  ) -> Callable: # settings -> Plan, for `fit`

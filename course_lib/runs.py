@@ -29,7 +29,7 @@ from .errors import InputError
 from .evaluation import (accuracy, baselines, macro_f1, majority_baseline, open_test, plot_confusion, plot_reliability, plot_roc, score)
 from .files import read_json_file, write_atomically, write_json
 from .models import load, quiet, read_by_head
-from .recipes import LEARNING_RATES, PRESETS, Recipe, Settings
+from .recipe import LEARNING_RATES, PRESETS, Recipe, Settings
 from .show import figure_png
 from .tokens import tokenize
 from .training import describe_history, fast_bfloat16, fit, pick_device, plot_history, predict_logits

@@ -29,7 +29,7 @@ from .errors import InputError
 from .files import write_atomically
 from .optim import make_optimizer, make_schedule
 from .packed import packable, packed_logits, read
-from .recipes import Settings
+from .recipe import Settings
 from .show import COLORS, figure_png, new_figure
 from .tokens import batches, epoch_order, pad_batch
 
@@ -86,7 +86,7 @@ def training_step(model: torch.nn.Module,
     schedule.step()
     return total
 
-# %% ../nbs/05_training.ipynb #331c0a27
+# %% ../nbs/05_training.ipynb #642ba9e9
 def one_target(row: dict) -> int:
     "A row with a class is to be guessed once."
     return 1
@@ -109,7 +109,7 @@ class Task:
     check: Callable = nothing_to_check # (model, rows) -> InputError before the first step
     predict: Callable | None = None # (model, rows) -> (predictions, labels), for a metric
 
-# %% ../nbs/05_training.ipynb #b70b8866
+# %% ../nbs/05_training.ipynb #ea254c91
 def classification_loss(model: PreTrainedModel, batch: dict) -> tuple: # (loss in nats, {})
     "Mean cross-entropy of a batch."
     return cross_entropy(batch_logits(model, batch).float(), batch["labels"]), {}
@@ -130,7 +130,7 @@ def check_labels(model: PreTrainedModel, rows: Dataset) -> None:
 classification = Task("text-classification", classification_loss,
                       check=check_labels, predict=predict_classes)
 
-# %% ../nbs/05_training.ipynb #c963a43a
+# %% ../nbs/05_training.ipynb #fa5f075e
 @dataclass(frozen=True)
 class Plan:
     "Which rows are read in which step."
@@ -162,7 +162,7 @@ def over_rows(train, name: str = "task") -> Callable: # settings -> Plan
         return Plan(settings.epochs * per_epoch, per_epoch, parts, {name: train})
     return plan
 
-# %% ../nbs/05_training.ipynb #dfb89d39
+# %% ../nbs/05_training.ipynb #cfaa7d69
 class TaskLoss(torch.nn.Module):
     "Models and tasks by the names that a plan uses; called with rows, it gives their loss."
     def __init__(self, model: torch.nn.Module, # or a ModuleDict, a model for each task
@@ -191,7 +191,7 @@ class TaskLoss(torch.nn.Module):
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
             return task.loss(model, batch)
 
-# %% ../nbs/05_training.ipynb #0ce79642
+# %% ../nbs/05_training.ipynb #b20cd07d
 def weighted_losses(loss: TaskLoss, parts: list, shown: dict): # yields parts of the step's loss
     "The losses of the parts of a step, each with its share of the targets; fills `shown`."
     weights = [loss.weight(name, rows) for name, rows in parts]
@@ -254,7 +254,7 @@ class Loop:
     saved: float = 0.0 # when the last checkpoint was written
     cost: float = 0.0 # and how long that took
 
-# %% ../nbs/05_training.ipynb #33d5cc81
+# %% ../nbs/05_training.ipynb #12168b6c
 def take_step(loop: Loop) -> None:
     "The next step of the plan; adds a row to the history."
     start, state = time.perf_counter(), loop.state
@@ -277,7 +277,7 @@ class Diverged(InputError):
         advice = "take a smaller learning_rate; the last checkpoint is from before"
         super().__init__(f"step {step} – {reason} – {advice}")
 
-# %% ../nbs/05_training.ipynb #47ed64ea
+# %% ../nbs/05_training.ipynb #518ee93d
 def add_row(loop: Loop, split: str, loss: float, learning_rate: float, more: dict) -> None:
     "Write a line of the history and show it to the callbacks."
     state, epoch = loop.state, (loop.state["step"] - 1) // loop.plan.per_epoch + 1
@@ -290,7 +290,7 @@ def add_row(loop: Loop, split: str, loss: float, learning_rate: float, more: dic
         answers = [callback(state["history"]) for callback in loop.callbacks]
     state["stopped"] = any(answer is True for answer in answers)
 
-# %% ../nbs/05_training.ipynb #4937bc5f
+# %% ../nbs/05_training.ipynb #a72f1c79
 def validate(loop: Loop) -> None:
     "A row of the history for each validated task; the weights are put aside if they are the best."
     rate = loop.state["history"][-1]["learning_rate"]
@@ -323,7 +323,7 @@ def put_back(model: torch.nn.Module, weights: dict) -> None:
     now = changing(model)
     for name, weight in weights.items(): now[name].copy_(weight)
 
-# %% ../nbs/05_training.ipynb #2184fa40
+# %% ../nbs/05_training.ipynb #161763d7
 def begin_state(loop: Loop, resume: bool) -> None:
     "The progress of a new run, or of a checkpoint; InputError if that was begun otherwise."
     settings = {k: v for k, v in asdict(loop.settings).items() if k != "device"}
@@ -350,7 +350,7 @@ def save(loop: Loop, always: bool = True) -> None:
     loop.saved = time.perf_counter()
     loop.cost = loop.saved - now
 
-# %% ../nbs/05_training.ipynb #be68e095
+# %% ../nbs/05_training.ipynb #a74db9e4
 def run(loop: Loop, interrupted: list, progress: bool) -> None:
     "Step after step to the end of the plan, with validations, checkpoints and a bar."
     state, plan = loop.state, loop.plan
@@ -372,7 +372,7 @@ def recent_loss(state: dict, n: int) -> float:
     recent = [row["loss"] for row in state["history"][-n:] if row["split"] == "train"]
     return sum(recent) / max(1, len(recent))
 
-# %% ../nbs/05_training.ipynb #918edec9
+# %% ../nbs/05_training.ipynb #c437f8f9
 def fit(model: torch.nn.Module, # a PreTrainedModel, or a ModuleDict of them; trained in place
         train, # a Dataset with `input_ids` and `labels`, or a plan
         validation=None, # a Dataset, looked at after each epoch; {task: Dataset} for several tasks
@@ -414,7 +414,7 @@ def fit(model: torch.nn.Module, # a PreTrainedModel, or a ModuleDict of them; tr
         history.attrs["kept"] = loop.state["best_step"]
     return history
 
-# %% ../nbs/05_training.ipynb #d53713d6
+# %% ../nbs/05_training.ipynb #a78e638e
 def choose_steps(model, settings: Settings, steps: int, optimizer, schedule) -> tuple:
     "(optimizer, schedule) as given, or AdamW with warm-up and decay."
     if optimizer: optimizer = optimizer(model, settings)
