@@ -25,42 +25,66 @@ from .data import InputError, fingerprint
 from .show import COLORS, new_figure
 
 # %% ../nbs/06_evaluation.ipynb #0206abd2
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray: # (classes, classes), rows are the truth
+def confusion_matrix(labels: np.ndarray, # (rows,), classes as numbers
+                     predictions: np.ndarray, # (rows,)
+                     classes: int, # how many there are
+                    ) -> np.ndarray: # (classes, classes), rows are the truth
     "How often each class (row) was given each answer (column)."
-    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    cells = labels * classes + predictions
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     "Share of right answers."
     return float((labels == predictions).mean())
 
+# %% ../nbs/06_evaluation.ipynb #51a5eec1
 def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    "Mean of the F1 of the classes that occur, in the truth or among the answers; equal to scikit-learn's."
-    counts = confusion_matrix(labels, predictions, int(max(labels.max(), predictions.max())) + 1)
-    occurs = counts.sum(0) + counts.sum(1)                       # twice the right ones, the missed and the false
-    return float(np.mean(2 * counts.diagonal()[occurs > 0] / occurs[occurs > 0]))
+    """Mean of the F1 of the classes that occur, in the truth or among the answers.
+    Equal to scikit-learn's."""
+    classes = int(max(labels.max(), predictions.max())) + 1
+    counts = confusion_matrix(labels, predictions, classes)
+    right = counts.diagonal()
+    total = counts.sum(0) + counts.sum(1)        # twice the right ones, the missed, the false
+    occurs = total > 0
+    return float(np.mean(2 * right[occurs] / total[occurs]))
 
 # %% ../nbs/06_evaluation.ipynb #f475ec69
-def roc_auc(labels: np.ndarray, probabilities: np.ndarray) -> float: # nan if no class has both members and others
-    "Area under the ROC curve: of class 1 if there are two, else the mean over the classes against the rest. Ties count half."
+def roc_auc(labels: np.ndarray, # (rows,)
+            probabilities: np.ndarray, # (rows, classes)
+           ) -> float: # nan if no class has both members and others
+    """Area under the ROC curve; of more than two classes, the mean of each against the rest.
+    Of two classes it is that of class 1. Ties count half."""
     classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
     areas = []
     for c in classes:
-        positive, ranks = labels == c, rankdata(probabilities[:, c])
-        n, m = positive.sum(), (~positive).sum()
-        if n and m: areas.append((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+        positive = labels == c
+        n, others = positive.sum(), (~positive).sum()
+        if n == 0 or others == 0: continue
+        ranks = rankdata(probabilities[:, c])
+        above = ranks[positive].sum() - n * (n + 1) / 2      # pairs with the positive above
+        areas.append(above / (n * others))
     return float(np.mean(areas)) if areas else math.nan
 
 # %% ../nbs/06_evaluation.ipynb #43bad6c8
 def bootstrap_interval(statistic, # called with resampled arrays
                        *arrays: np.ndarray, # with the same rows
-                       resamples: int = 1000, seed: int = 0) -> tuple: # (low, high), 95 %
-    "Percentile bootstrap interval (Efron 1979); rows are drawn together. (nan, nan) if the statistic is never defined."
-    rng, n = np.random.default_rng(seed), len(arrays[0])
-    draws = (rng.integers(0, n, n) for _ in range(resamples))
-    values = np.array([statistic(*(a[rows] for a in arrays)) for rows in draws])
+                       resamples: int = 1000,
+                       seed: int = 0,
+                      ) -> tuple: # (low, high), 95 %
+    """Percentile bootstrap interval (Efron 1979); rows are drawn together.
+    (nan, nan) if the statistic is never defined."""
+    rng = np.random.default_rng(seed)
+    n = len(arrays[0])
+    values = []
+    for _ in range(resamples):
+        rows = rng.integers(0, n, n)
+        values.append(statistic(*(a[rows] for a in arrays)))
+    values = np.array(values)
     values = values[~np.isnan(values)]
-    return tuple(np.quantile(values, [0.025, 0.975]).tolist()) if len(values) else (math.nan, math.nan)
+    if len(values) == 0: return math.nan, math.nan
+    return tuple(np.quantile(values, [0.025, 0.975]).tolist())
 
+# %% ../nbs/06_evaluation.ipynb #86bb2d95
 def wilson_interval(right: int, n: int) -> tuple: # (low, high), 95 %
     "Interval of a share of `n` rows (Wilson 1927)."
     interval = binomtest(right, n).proportion_ci(0.95, "wilson")
@@ -70,125 +94,208 @@ def wilson_interval(right: int, n: int) -> tuple: # (low, high), 95 %
 def score(labels: np.ndarray, # (rows,)
           probabilities: np.ndarray, # (rows, classes)
          ) -> dict: # {metric: {"value", "low", "high"}}, with 95 % intervals
-    "Accuracy, macro F1 and ROC AUC with intervals; an AUC that isn't defined, since only one class occurs, is left out."
+    """Accuracy, macro F1 and ROC AUC with intervals.
+    An AUC that isn't defined, since only one class occurs, is left out."""
     predictions = probabilities.argmax(-1)
-    table = {"accuracy": (accuracy(labels, predictions), *wilson_interval(int((labels == predictions).sum()), len(labels))),
-             "macro_f1": (macro_f1(labels, predictions), *bootstrap_interval(macro_f1, labels, predictions)),
-             "roc_auc": (roc_auc(labels, probabilities), *bootstrap_interval(roc_auc, labels, probabilities))}
-    return {name: dict(zip(("value", "low", "high"), values)) for name, values in table.items() if not math.isnan(values[0])}
+    right = int((labels == predictions).sum())
+    values = {"accuracy": accuracy(labels, predictions),
+              "macro_f1": macro_f1(labels, predictions),
+              "roc_auc": roc_auc(labels, probabilities)}
+    intervals = {"accuracy": wilson_interval(right, len(labels)),
+                 "macro_f1": bootstrap_interval(macro_f1, labels, predictions),
+                 "roc_auc": bootstrap_interval(roc_auc, labels, probabilities)}
+    table = {}
+    for name, value in values.items():
+        low, high = intervals[name]
+        if not math.isnan(value): table[name] = {"value": value, "low": low, "high": high}
+    return table
 
 # %% ../nbs/06_evaluation.ipynb #026df8d0
 def majority_baseline(counts: list, # rows of each class in the training data
-                      n: int) -> np.ndarray: # probabilities, (n, classes)
+                      n: int,
+                     ) -> np.ndarray: # probabilities, (n, classes)
     "The shares of the classes in the training data, for every row the same."
-    return np.tile(np.array(counts) / sum(counts), (n, 1))
+    shares = np.array(counts) / sum(counts)
+    return np.tile(shares, (n, 1))
 
 def tfidf_baseline(train: Dataset, texts: list) -> np.ndarray: # probabilities, (texts, classes)
-    "Logistic regression on TF-IDF of words and punctuation, trained on `train` (otherwise scikit-learn's defaults)."
-    model = make_pipeline(TfidfVectorizer(token_pattern=r"\w+|[^\w\s]+"), LogisticRegression(max_iter=1000))
+    """Logistic regression on TF-IDF of words and punctuation, trained on `train`.
+    Otherwise it has scikit-learn's defaults."""
+    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]+")
+    model = make_pipeline(words, LogisticRegression(max_iter=1000))
     model.fit(train["text"][:], train["label"][:])
     probabilities = np.zeros((len(texts), train.features["label"].num_classes))
     probabilities[:, model.classes_] = model.predict_proba(texts)
     return probabilities
 
 # %% ../nbs/06_evaluation.ipynb #88ab7acf
-def model_gain(labels: np.ndarray, probabilities: np.ndarray, baseline: np.ndarray) -> dict: # value, low, high
-    "How much more accurate a model is than a baseline on the same rows, with the 95 % interval of a paired bootstrap."
-    gain = (probabilities.argmax(-1) == labels).astype(float) - (baseline.argmax(-1) == labels)
-    return dict(zip(("value", "low", "high"), (float(gain.mean()), *bootstrap_interval(np.mean, gain))))
+def model_gain(labels: np.ndarray, # (rows,)
+               probabilities: np.ndarray, # of the model, (rows, classes)
+               baseline: np.ndarray, # its probabilities, (rows, classes)
+              ) -> dict: # value, low, high
+    """How much more accurate a model is than a baseline on the same rows.
+    The 95 % interval is that of a paired bootstrap."""
+    right = probabilities.argmax(-1) == labels
+    baseline_right = baseline.argmax(-1) == labels
+    gain = right.astype(float) - baseline_right
+    low, high = bootstrap_interval(np.mean, gain)
+    return {"value": float(gain.mean()), "low": low, "high": high}
 
-def baselines(train: Dataset, test: Dataset, probabilities: np.ndarray) -> dict: # {baseline: {metric: {"value", "low", "high"}}}
-    "Scores of both baselines on `test`, each with `model_gain`: how much more accurate the model with these probabilities is."
-    labels, counts = np.array(test["label"][:]), np.bincount(train["label"][:], minlength=train.features["label"].num_classes)
-    found = {"majority": majority_baseline(counts, len(labels)), "tfidf_logistic_regression": tfidf_baseline(train, test["text"][:])}
-    return {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)} for name, p in found.items()}
+# %% ../nbs/06_evaluation.ipynb #b2f32b98
+def baselines(train: Dataset,
+              test: Dataset,
+              probabilities: np.ndarray, # of the model on `test`
+             ) -> dict: # {baseline: {metric: {"value", "low", "high"}}}
+    """Scores of both baselines on `test`.
+    Each has its `model_gain`: how much more accurate the model is."""
+    labels = np.array(test["label"][:])
+    counts = np.bincount(train["label"][:], minlength=train.features["label"].num_classes)
+    answers = {"majority": majority_baseline(counts, len(labels)),
+               "tfidf_logistic_regression": tfidf_baseline(train, test["text"][:])}
+    return {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)}
+            for name, p in answers.items()}
 
 # %% ../nbs/06_evaluation.ipynb #5d7fc139
 def plain(name: str) -> str:
     "A class name as matplotlib should write it: not as a formula, not hidden, not too long."
     short = name if len(name) < 20 else name[:19] + "…"
-    return ("\u200b" if short.startswith("_") else "") + short.replace("$", r"\$")
+    short = short.replace("$", r"\$")
+    return "\u200b" + short if short.startswith("_") else short
 
+# %% ../nbs/06_evaluation.ipynb #44eda467
 def plot_confusion(labels: np.ndarray, predictions: np.ndarray, names: list) -> Figure:
     "The confusion matrix, coloured by the share of the true class, with the counts written in."
-    counts = confusion_matrix(labels, predictions, len(names))
+    k = len(names)
+    counts = confusion_matrix(labels, predictions, k)
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    fig, ax = new_figure(width=4.6 + 0.25 * len(names), height=3.6 + 0.2 * len(names))
+    fig, ax = new_figure(width=4.6 + 0.25 * k, height=3.6 + 0.2 * k)
     image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    if len(names) <= 12:
-        for (i, j), n in np.ndenumerate(counts): ax.text(j, i, f"{n}", ha="center", va="center", color="black" if shares[i, j] > 0.5 else "white")
-    shown = [plain(n) for n in names]
-    ax.set(xticks=range(len(names)), yticks=range(len(names)), xticklabels=shown, yticklabels=shown, xlabel="answer", ylabel="truth", title=f"Confusion matrix, n = {len(labels):,}")
-    ax.tick_params(axis="x", rotation=0 if len(names) <= 4 else 90); ax.grid(False); fig.colorbar(image, label="share of the true class")
+    if k <= 12:
+        for (i, j), n in np.ndenumerate(counts):
+            color = "black" if shares[i, j] > 0.5 else "white"
+            ax.text(j, i, f"{n}", ha="center", va="center", color=color)
+    ax.set(xlabel="answer", ylabel="truth", title=f"Confusion matrix, n = {len(labels):,}")
+    ax.set_xticks(range(k), [plain(n) for n in names], rotation=0 if k <= 4 else 90)
+    ax.set_yticks(range(k), [plain(n) for n in names])
+    ax.grid(False)
+    fig.colorbar(image, label="share of the true class")
     return fig
 
 # %% ../nbs/06_evaluation.ipynb #f0d1b9d8
-def roc_curve(positive: np.ndarray, scores: np.ndarray) -> tuple: # (false positive rate, true positive rate), from 0 to 1
+def roc_curve(positive: np.ndarray, # (rows,), true or false
+              scores: np.ndarray, # (rows,)
+             ) -> tuple: # (false positive rate, true positive rate), from 0 to 1
     "What is falsely called and what is found as the threshold falls; a tie is one step."
     order = np.argsort(-scores, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]
-    hits, misses = np.cumsum(positive[order])[last], np.cumsum(~positive[order])[last]
-    return np.r_[0, misses / max(1, misses[-1])], np.r_[0, hits / max(1, hits[-1])]
+    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]      # of each tie
+    hits = np.cumsum(positive[order])[last]
+    misses = np.cumsum(~positive[order])[last]
+    false_rate = np.r_[0, misses / max(1, misses[-1])]
+    true_rate = np.r_[0, hits / max(1, hits[-1])]
+    return false_rate, true_rate
 
+# %% ../nbs/06_evaluation.ipynb #71e30a09
 def plot_roc(labels: np.ndarray, probabilities: np.ndarray, names: list) -> Figure:
     "ROC curve of the second of two classes, or of each of the first seven against the rest."
     fig, ax = new_figure(width=4.8, height=4.4)
     for c in [1] if len(names) == 2 else range(min(7, len(names))):
-        if 0 < (labels == c).sum() < len(labels): ax.plot(*roc_curve(labels == c, probabilities[:, c]), color=COLORS[c % 7], label=plain(names[c]))
+        positive = labels == c
+        if positive.all() or not positive.any(): continue
+        false_rate, true_rate = roc_curve(positive, probabilities[:, c])
+        ax.plot(false_rate, true_rate, color=COLORS[c % 7], label=plain(names[c]))
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="guessing")
-    ax.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, n = {len(labels):,}" + (f", first 7 of {len(names)} classes" if len(names) > 7 else ""), aspect="equal"); ax.legend(loc="lower right")
+    some = f", first 7 of {len(names)} classes" if len(names) > 7 else ""
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal",
+           title=f"ROC, n = {len(labels):,}{some}")
+    ax.legend(loc="lower right")
     return fig
 
 # %% ../nbs/06_evaluation.ipynb #46aa1924
-def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> pd.DataFrame: # rows: bins that hold answers
-    "For answers of similar confidence: how many, how confident on average, and what share is right."
-    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+def reliability(labels: np.ndarray, # (rows,)
+                probabilities: np.ndarray, # (rows, classes)
+                bins: int = 10,
+               ) -> pd.DataFrame: # rows: bins that hold answers
+    "For answers of similar confidence: how many, how confident on average, what share is right."
+    confidence = probabilities.max(-1)
+    right = probabilities.argmax(-1) == labels
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    return pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": right}).groupby("bin").agg(
-        n=("accuracy", "size"), confidence=("confidence", "mean"), accuracy=("accuracy", "mean"))
+    table = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": right})
+    groups = table.groupby("bin")
+    return groups.agg(n=("accuracy", "size"), confidence=("confidence", "mean"),
+                      accuracy=("accuracy", "mean"))
 
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    "Mean gap between confidence and accuracy over the bins, weighted by their size (Guo et al. 2017)."
+# %% ../nbs/06_evaluation.ipynb #a761b979
+def expected_calibration_error(labels: np.ndarray, # (rows,)
+                               probabilities: np.ndarray, # (rows, classes)
+                               bins: int = 10,
+                              ) -> float:
+    "Mean gap between confidence and accuracy, weighted by size of bin (Guo et al. 2017)."
     table = reliability(labels, probabilities, bins)
-    return float((table["n"] * (table["confidence"] - table["accuracy"]).abs()).sum() / table["n"].sum())
+    gap = (table["confidence"] - table["accuracy"]).abs()
+    return float((table["n"] * gap).sum() / table["n"].sum())
 
+# %% ../nbs/06_evaluation.ipynb #ed201d02
 def plot_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
-    "Accuracy against confidence with Wilson intervals; on the diagonal the probabilities can be believed."
-    table, (fig, ax) = reliability(labels, probabilities), new_figure(width=4.8, height=4.4)
-    low, high = np.array([wilson_interval(round(a * n), int(n)) for a, n in zip(table["accuracy"], table["n"])]).T
-    ax.errorbar(table["confidence"], table["accuracy"], yerr=np.clip([table["accuracy"] - low, high - table["accuracy"]], 0, 1), fmt="o-", capsize=3, label="answers, with 95 % interval")
+    """Accuracy against confidence, with Wilson intervals.
+    On the diagonal the probabilities can be believed."""
+    table = reliability(labels, probabilities)
+    share, n = table["accuracy"], table["n"]
+    low, high = np.array([wilson_interval(round(a * k), int(k)) for a, k in zip(share, n)]).T
+    whiskers = np.clip([share - low, high - share], 0, 1)
+    fig, ax = new_figure(width=4.8, height=4.4)
+    ax.errorbar(table["confidence"], share, yerr=whiskers, fmt="o-", capsize=3,
+                label="answers, with 95 % interval")
     ax.plot([0, 1], [0, 1], ":", color="0.4", label="as sure as right")
-    ax.set(xlabel="confidence of the answer", ylabel="share that is right", xlim=(1 / probabilities.shape[1] - 0.02, 1.02), ylim=(0, 1.02),
-           title=f"Reliability, ECE = {expected_calibration_error(labels, probabilities):.2f}, n = {len(labels):,}"); ax.legend(loc="upper left")
+    error = expected_calibration_error(labels, probabilities)
+    ax.set(xlabel="confidence of the answer", ylabel="share that is right",
+           xlim=(1 / probabilities.shape[1] - 0.02, 1.02), ylim=(0, 1.02),
+           title=f"Reliability, ECE = {error:.2f}, n = {len(labels):,}")
+    ax.legend(loc="upper left")
     return fig
 
 # %% ../nbs/06_evaluation.ipynb #6d2f4603
 def worst(dataset: Dataset, # with `text` and `label`
-          probabilities: np.ndarray, n: int = 10) -> pd.DataFrame:
-    "The `n` rows with the highest loss: text, truth, answer, and the probability that was given to the truth."
-    labels, names = np.array(dataset["label"][:]), dataset.features["label"].names
+          probabilities: np.ndarray, # (rows, classes)
+          n: int = 10,
+         ) -> pd.DataFrame:
+    "The `n` rows with the highest loss: text, truth, answer, probability given to the truth."
+    labels = np.array(dataset["label"][:])
+    names = dataset.features["label"].names
     given = probabilities[np.arange(len(labels)), labels]
     rows = np.argsort(given, kind="stable")[:n]
-    return pd.DataFrame({"text": [dataset[int(i)]["text"] for i in rows], "truth": [names[labels[i]] for i in rows],
-                         "answer": [names[probabilities[i].argmax()] for i in rows], "probability of the truth": given[rows].round(3)})
+    return pd.DataFrame({"text": [dataset[int(i)]["text"] for i in rows],
+                         "truth": [names[labels[i]] for i in rows],
+                         "answer": [names[probabilities[i].argmax()] for i in rows],
+                         "probability of the truth": given[rows].round(3)})
 
 # %% ../nbs/06_evaluation.ipynb #e0b416af
-def open_test(splits: DatasetDict, recipe: dict) -> tuple: # (name of the split, Dataset)
-    "The rows for the final score: `test`, or `validation` where there is none. Writes the opening into the recipe; raises InputError if the rows have changed."
+def open_test(splits: DatasetDict,
+              recipe: dict, # of the run; the opening is written into it
+             ) -> tuple: # (name of the split, Dataset)
+    """The rows for the final score: `test`, or `validation` where there is none.
+    Raises InputError if the rows have changed."""
     name = "test" if "test" in splits else "validation"
-    found, expected = fingerprint(splits[name]), recipe.get("fingerprints", {}).get(name)
-    if expected and found != expected: raise InputError(f"{name} – its fingerprint is {found}, the recipe says {expected} – the data have changed since the run began")
+    found = fingerprint(splits[name])
+    expected = recipe.get("fingerprints", {}).get(name)
+    if expected and found != expected:
+        raise InputError(f"{name} – its fingerprint is {found}, the recipe says {expected}"
+                         " – the data have changed since the run began")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    recipe.setdefault("opened", []).append({"split": name, "fingerprint": found, "rows": len(splits[name]), "at": now})
+    opening = {"split": name, "fingerprint": found, "rows": len(splits[name]), "at": now}
+    recipe.setdefault("opened", []).append(opening)
     return name, splits[name]
 
 # %% ../nbs/06_evaluation.ipynb #e87b2c2b
 def plot_scores(scores: dict, # {who: {metric: {"value", "low", "high"}}}
-                metric: str = "accuracy") -> Figure:
+                metric: str = "accuracy",
+               ) -> Figure:
     "One metric of several models with its intervals."
     fig, ax = new_figure(height=0.9 + 0.5 * len(scores))
-    for i, (who, s) in enumerate(reversed(scores.items())):
-        m = s[metric]
-        ax.errorbar(m["value"], i, xerr=[[m["value"] - m["low"]], [m["high"] - m["value"]]], fmt="o", capsize=4, color=COLORS[0 if i == len(scores) - 1 else 1])
-    ax.set(yticks=range(len(scores)), yticklabels=[w.replace("_", " ") for w in reversed(scores)], ylim=(-0.6, len(scores) - 0.4), xlabel=f"{metric.replace('_', ' ')}, with 95 % interval")
+    top = len(scores) - 1                                    # the first one stands at the top
+    for i, found in enumerate(scores.values()):
+        value, low, high = (found[metric][k] for k in ("value", "low", "high"))
+        ax.errorbar(value, top - i, xerr=[[value - low], [high - value]], fmt="o", capsize=4,
+                    color=COLORS[0 if i == 0 else 1])
+    ax.set_yticks(range(top, -1, -1), [who.replace("_", " ") for who in scores])
+    ax.set(ylim=(-0.6, top + 0.6), xlabel=f"{metric.replace('_', ' ')}, with 95 % interval")
     return fig

@@ -18,43 +18,67 @@ from .evaluation import confusion_matrix, wilson_interval
 
 # %% ../nbs/06_metrics.ipynb #e2793e36
 def ratio(numerator, denominator) -> np.ndarray:
-    "Element by element, with 0 where there is nothing to divide by, as in scikit-learn's `zero_division=0`."
-    return np.divide(numerator, denominator, out=np.zeros(np.shape(denominator), dtype=float), where=np.asarray(denominator) > 0)
+    """Element by element, with 0 where there is nothing to divide by.
+    As in scikit-learn's `zero_division=0`."""
+    zeros = np.zeros(np.shape(denominator), dtype=float)
+    return np.divide(numerator, denominator, out=zeros, where=np.asarray(denominator) > 0)
 
-def class_report(labels: np.ndarray, predictions: np.ndarray, names: list) -> pd.DataFrame: # a row a class: precision, recall with intervals, f1, support
+# %% ../nbs/06_metrics.ipynb #764a688b
+def class_report(labels: np.ndarray, # (rows,), classes as numbers
+                 predictions: np.ndarray, # (rows,)
+                 names: list, # of the classes
+                ) -> pd.DataFrame: # a row a class: precision, recall with intervals, f1, support
     "Precision, recall and F1 of each class; 0 where a class was never called or never occurs."
     counts = confusion_matrix(labels, predictions, len(names))
     right, called, support = counts.diagonal(), counts.sum(0), counts.sum(1)
-    found = {"precision": ratio(right, called), "recall": ratio(right, support), "f1": ratio(2 * right, called + support), "support": support}
-    for name, n in ("precision", called), ("recall", support):
-        found[f"{name}_low"], found[f"{name}_high"] = np.array([wilson_interval(int(r), int(k)) if k else (0.0, 1.0) for r, k in zip(right, n)]).T
+    found = {"precision": ratio(right, called), "recall": ratio(right, support),
+             "f1": ratio(2 * right, called + support), "support": support}
+    for name, totals in ("precision", called), ("recall", support):
+        intervals = [wilson_interval(int(r), int(n)) if n else (0.0, 1.0)
+                     for r, n in zip(right, totals)]
+        found[f"{name}_low"], found[f"{name}_high"] = np.array(intervals).T
     return pd.DataFrame(found, index=names)
 
 # %% ../nbs/06_metrics.ipynb #0524981d
-def averaged(labels: np.ndarray, predictions: np.ndarray, average: str = "macro") -> dict: # precision, recall, f1
-    "Precision, recall and F1 over the classes that occur in truth or answers; raises ValueError for an average other than micro, macro, weighted."
-    if average not in ("micro", "macro", "weighted"): raise ValueError(f"average {average!r} is none of micro, macro, weighted")
-    counts = confusion_matrix(labels, predictions, int(max(labels.max(), predictions.max())) + 1)
-    right, called, support = counts.diagonal(), counts.sum(0), counts.sum(1)
-    if average == "micro": right, called, support = (np.array([x.sum()]) for x in (right, called, support))
+def averaged(labels: np.ndarray, # (rows,), classes as numbers
+             predictions: np.ndarray, # (rows,)
+             average: str = "macro", # or micro, weighted
+            ) -> dict: # precision, recall, f1
+    """Precision, recall and F1 over the classes that occur in truth or answers.
+    Raises ValueError for an average other than micro, macro, weighted."""
+    if average not in ("micro", "macro", "weighted"):
+        raise ValueError(f"average {average!r} is none of micro, macro, weighted")
+    classes = int(max(labels.max(), predictions.max())) + 1
+    counts = confusion_matrix(labels, predictions, classes)
+    totals = counts.diagonal(), counts.sum(0), counts.sum(1)
+    if average == "micro": totals = (total.sum(keepdims=True) for total in totals)
+    right, called, support = totals
     weights = support if average == "weighted" else (called + support > 0)
-    mean = lambda values: float(np.average(values, weights=weights))
-    return {"precision": mean(ratio(right, called)), "recall": mean(ratio(right, support)), "f1": mean(ratio(2 * right, called + support))}
+    found = {"precision": ratio(right, called), "recall": ratio(right, support),
+             "f1": ratio(2 * right, called + support)}
+    return {name: float(np.average(values, weights=weights)) for name, values in found.items()}
 
+# %% ../nbs/06_metrics.ipynb #d66d4dde
 def balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
     "Mean recall of the classes that occur in the truth."
-    counts = confusion_matrix(labels, predictions, int(max(labels.max(), predictions.max())) + 1)
+    classes = int(max(labels.max(), predictions.max())) + 1
+    counts = confusion_matrix(labels, predictions, classes)
     support = counts.sum(1)
-    return float((counts.diagonal()[support > 0] / support[support > 0]).mean())
+    occurs = support > 0
+    return float((counts.diagonal()[occurs] / support[occurs]).mean())
 
 # %% ../nbs/06_metrics.ipynb #352ee287
-def precision_recall_curve(positive: np.ndarray, scores: np.ndarray) -> tuple: # (precision, recall), from the highest threshold to the lowest
-    "What share of the called is right, and what share is found, as the threshold falls; a tie is one step. Raises ValueError without a positive row."
+def precision_recall_curve(positive: np.ndarray, # (rows,), true or false
+                           scores: np.ndarray, # (rows,)
+                          ) -> tuple: # (precision, recall), the highest threshold first
+    """What share of the called is right, and what share is found, as the threshold falls.
+    A tie is one step. Raises ValueError without a positive row."""
     if not positive.any(): raise ValueError("no positive row: recall isn't defined")
     order = np.argsort(-scores, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]
+    last = np.r_[np.flatnonzero(np.diff(scores[order])), len(scores) - 1]      # of each tie
+    called = last + 1
     hits = np.cumsum(positive[order])[last]
-    return hits / (last + 1), hits / hits[-1]
+    return hits / called, hits / hits[-1]
 
 def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
     "Area under the precision-recall curve in steps: precision, weighted by what recall gains."
@@ -64,30 +88,46 @@ def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
 # %% ../nbs/06_metrics.ipynb #9963c1f8
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float: # nats
     "Mean of -log of the probability of the truth; infinite if that was zero once."
-    with np.errstate(divide="ignore"): return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
+    given = probabilities[np.arange(len(labels)), labels]
+    with np.errstate(divide="ignore"): return float(-np.log(given).mean())
 
 def perplexity(labels: np.ndarray, probabilities: np.ndarray) -> float:
     "Exponential of the log loss: as if there were that many equally likely classes."
     return math.exp(log_loss(labels, probabilities))
 
-def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float: # 0 to 1 for two classes, to 2 for more
-    "Mean squared distance between probabilities and truth (Brier 1950), halved for two classes as in scikit-learn."
-    distance = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(-1).mean()
-    return float(distance / 2 if probabilities.shape[1] == 2 else distance)
+def brier_score(labels: np.ndarray, # (rows,)
+                probabilities: np.ndarray, # (rows, classes)
+               ) -> float: # 0 to 1 for two classes, to 2 for more
+    """Mean squared distance between probabilities and truth (Brier 1950).
+    It is halved for two classes, as in scikit-learn."""
+    classes = probabilities.shape[1]
+    truth = np.eye(classes)[labels]
+    distance = ((probabilities - truth) ** 2).sum(-1).mean()
+    return float(distance / 2 if classes == 2 else distance)
 
 # %% ../nbs/06_metrics.ipynb #6bfc1441
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    "The temperature between 1/20 and 20 with the least log loss (Guo et al. 2017); above 1 means the model was too sure."
+def fit_temperature(labels: np.ndarray, # (rows,)
+                    logits: np.ndarray, # (rows, classes)
+                   ) -> float:
+    """The temperature between 1/20 and 20 with the least log loss (Guo et al. 2017).
+    Above 1 means the model was too sure."""
     rows = np.arange(len(labels))
-    loss = lambda log_t: -log_softmax(logits / math.exp(log_t), -1)[rows, labels].mean()
-    return math.exp(minimize_scalar(loss, bounds=(-math.log(20), math.log(20)), method="bounded", options={"xatol": 1e-5}).x)
+    def loss(log_t): return -log_softmax(logits / math.exp(log_t), -1)[rows, labels].mean()
+    limits = -math.log(20), math.log(20)
+    found = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-5})
+    return math.exp(found.x)
 
 # %% ../nbs/06_metrics.ipynb #a74e25b0
 def coverage(interval, # called with labels and predictions of a sample; gives (low, high)
              population: np.ndarray, # shares of (truth, answer), summing to 1
-             truth: float, n: int, worlds: int = 400, seed: int = 0) -> float:
+             truth: float, # the score of the population
+             n: int, # rows in a sample
+             worlds: int = 400, # samples
+             seed: int = 0,
+            ) -> float:
     "Share of the samples of n rows from a population whose interval holds the truth."
-    rng, classes = np.random.default_rng(seed), len(population)
+    rng = np.random.default_rng(seed)
+    classes = len(population)
     held = 0
     for _ in range(worlds):
         cells = rng.choice(classes**2, size=n, p=population.ravel())

@@ -15,24 +15,36 @@ from torch.optim.lr_scheduler import LambdaLR
 # %% ../nbs/04_optim.ipynb #70678ba0
 @torch.no_grad()
 def adamw_step(p: torch.Tensor, # a weight, changed in place
-               grad: torch.Tensor, state: dict, # its gradient, and what is remembered of earlier ones
-               lr: float, betas: tuple = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01) -> None:
+               grad: torch.Tensor, # its gradient
+               state: dict, # what is remembered of earlier gradients, empty at first
+               lr: float,
+               betas: tuple = (0.9, 0.999), # what the two running means keep in a step
+               eps: float = 1e-8,
+               weight_decay: float = 0.01,
+              ) -> None:
     "One step of AdamW (Loshchilov and Hutter 2019, algorithm 2) for one weight tensor."
-    if not state: state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+    if not state:
+        state.update(step=0, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
     state["step"] += 1
-    t, m, v, (beta1, beta2) = state["step"], state["exp_avg"], state["exp_avg_sq"], betas
-    p.mul_(1 - lr * weight_decay)                                  # decay, apart from the gradient
-    m.lerp_(grad, 1 - beta1)                                       # running mean of the gradient
-    v.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)            # running mean of its square
-    size = (v.sqrt() / (1 - beta2**t)**0.5).add_(eps)              # typical size, corrected for the start
-    p.addcdiv_(m, size, value=-lr / (1 - beta1**t))                # the step
+    t, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
+    beta1, beta2 = betas
+    p.mul_(1 - lr * weight_decay)                        # decay, apart from the gradient
+    m.lerp_(grad, 1 - beta1)                             # running mean of the gradient
+    v.mul_(beta2)                                        # running mean of its square:
+    v.addcmul_(grad, grad, value=1 - beta2)              # what it keeps, and what is new
+    size = (v.sqrt() / (1 - beta2**t)**0.5).add_(eps)    # typical size, corrected for the start
+    p.addcdiv_(m, size, value=-lr / (1 - beta1**t))      # the step
 
 # %% ../nbs/04_optim.ipynb #66f49e58
 class AdamW(torch.optim.Optimizer):
-    "AdamW by hand, with the interface of `torch.optim.AdamW`: parameter groups, state, schedulers."
+    "AdamW by hand, with the interface of `torch.optim.AdamW`: groups, state, schedulers."
     def __init__(self, params, # parameters or parameter groups
-                 lr: float = 1e-3, betas: tuple = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+                 lr: float = 1e-3,
+                 betas: tuple = (0.9, 0.999),
+                 eps: float = 1e-8,
+                 weight_decay: float = 0.01):
+        defaults = dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+        super().__init__(params, defaults)
 
     def step(self):
         "Change every parameter that has a gradient."
@@ -42,39 +54,59 @@ class AdamW(torch.optim.Optimizer):
                 if p.grad is not None: adamw_step(p, p.grad, self.state[p], **options)
 
 # %% ../nbs/04_optim.ipynb #40d2677d
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list: # of dicts, as torch.optim takes them
+def parameter_groups(model: torch.nn.Module,
+                     weight_decay: float,
+                    ) -> list: # of dicts, as torch.optim takes them
     "Trained parameters in two groups: matrices decay, biases and norms don't."
     trained = [p for p in model.parameters() if p.requires_grad]
     return [{"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
 
-def make_optimizer(model: torch.nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module,
+                   learning_rate: float,
+                   weight_decay: float, # for the matrices
+                  ) -> torch.optim.AdamW:
     "PyTorch's fused AdamW over the two groups."
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 # %% ../nbs/04_optim.ipynb #7a647f40
-def schedule_factor(step: int, num_training_steps: int, num_warmup_steps: int = 0,
+SCHEDULES = {"linear": lambda progress: 1 - progress,
+             "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+             "constant_with_warmup": lambda progress: 1.0}
+
+def schedule_factor(step: int,
+                    num_training_steps: int,
+                    num_warmup_steps: int = 0,
                     lr_scheduler_type: str = "linear", # or cosine, constant_with_warmup
                    ) -> float: # between 0 and 1
-    "Factor on the learning rate in a step: linear warm-up, then linear or cosine decay to zero, or none. Raises ValueError for another type."
-    if lr_scheduler_type not in SCHEDULES: raise ValueError(f"schedule {lr_scheduler_type!r} is none of {', '.join(SCHEDULES)}")
+    """Factor on the learning rate: linear warm-up, then linear or cosine decay to zero, or none.
+    Raises ValueError for another type."""
+    if lr_scheduler_type not in SCHEDULES:
+        raise ValueError(f"schedule {lr_scheduler_type!r} is none of {', '.join(SCHEDULES)}")
     if step < num_warmup_steps: return step / num_warmup_steps
     progress = (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps)
     return SCHEDULES[lr_scheduler_type](min(progress, 1.0))
 
-SCHEDULES = {"linear": lambda p: 1 - p, "cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "constant_with_warmup": lambda p: 1.0}
-
-def make_schedule(optimizer: torch.optim.Optimizer, num_training_steps: int, num_warmup_steps: int = 0,
-                  lr_scheduler_type: str = "linear") -> LambdaLR:
+# %% ../nbs/04_optim.ipynb #57bf5650
+def make_schedule(optimizer: torch.optim.Optimizer,
+                  num_training_steps: int,
+                  num_warmup_steps: int = 0,
+                  lr_scheduler_type: str = "linear",
+                 ) -> LambdaLR:
     "The factor above as a PyTorch scheduler: call its `step()` after each `optimizer.step()`."
-    return LambdaLR(optimizer, lambda s: schedule_factor(s, num_training_steps, num_warmup_steps, lr_scheduler_type))
+    settings = num_training_steps, num_warmup_steps, lr_scheduler_type
+    return LambdaLR(optimizer, lambda step: schedule_factor(step, *settings))
 
 # %% ../nbs/04_optim.ipynb #c5fda76e
 @torch.no_grad()
-def clip_grad_norm(parameters, max_norm: float) -> torch.Tensor: # the norm before clipping
-    "Scale all gradients so that their joint Euclidean norm is at most `max_norm` (Pascanu et al. 2013)."
+def clip_grad_norm(parameters, # an iterable
+                   max_norm: float,
+                  ) -> torch.Tensor: # the norm before clipping
+    "Scale all gradients so that their joint norm is at most `max_norm` (Pascanu et al. 2013)."
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = torch.stack([g.norm() for g in grads]).norm()
-    if (factor := max_norm / (norm + 1e-6)) < 1:
+    factor = max_norm / (norm + 1e-6)
+    if factor < 1:
         for g in grads: g.mul_(factor)
     return norm

@@ -9,7 +9,8 @@ __all__ = ['END', 'PAD', 'train_tokenizer', 'tokenize', 'pad_batch', 'epoch_orde
 # %% ../nbs/02_tokens.ipynb #1f17aa36
 import torch
 from datasets import Dataset, DatasetDict, Features, List, Value
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
+                        trainers)
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # %% ../nbs/02_tokens.ipynb #905127c1
@@ -20,23 +21,27 @@ def train_tokenizer(texts, # an iterable of texts
                     model_max_length: int = 256,
                     special_tokens: tuple = (), # further ones, besides end and padding
                    ) -> PreTrainedTokenizerFast:
-    "Train a lower-casing byte-level BPE that ends every text with an end token (Sennrich et al. 2016; Radford et al. 2019)."
+    """Train a lower-casing byte-level BPE that ends every text with an end token.
+    As in Sennrich et al. (2016) and Radford et al. (2019)."""
     bpe = Tokenizer(models.BPE())
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END, PAD, *special_tokens], show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    bytes_first = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=bytes_first,
+                                  special_tokens=[END, PAD, *special_tokens], show_progress=False)
     bpe.train_from_iterator(texts, trainer)
-    bpe.post_processor = processors.TemplateProcessing(single=f"$A {END}", pair=f"$A {END} $B:1 {END}:1",
-                                                       special_tokens=[(END, bpe.token_to_id(END))])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=END, eos_token=END, pad_token=PAD, padding_side="right",
-                                   model_max_length=model_max_length, model_input_names=["input_ids", "attention_mask"])
+    bpe.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", pair=f"$A {END} $B:1 {END}:1",
+        special_tokens=[(END, bpe.token_to_id(END))])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=END, eos_token=END, pad_token=PAD, padding_side="right",
+        model_max_length=model_max_length, model_input_names=["input_ids", "attention_mask"])
 
 # %% ../nbs/02_tokens.ipynb #731a164c
 def tokenize(splits: DatasetDict, # with `text` and a ClassLabel `label`
              tokenizer: PreTrainedTokenizerBase,
-             max_length: int = 256, # in tokens; longer texts are cut, at the model's own limit in any case
+             max_length: int = 256, # in tokens; longer texts are cut there, or at the model's limit
             ) -> DatasetDict: # with `input_ids` and `labels`
     "Texts as token ids, one list a row, not yet padded."
     limit = min(max_length, tokenizer.model_max_length)
@@ -58,33 +63,52 @@ def pad_batch(features: list, # of dicts with `input_ids` and perhaps `labels`
     for row, mask, f in zip(input_ids, attention_mask, features):
         n = len(f["input_ids"])
         place = slice(0, n) if padding_side == "right" else slice(longest - n, longest)
-        row[place], mask[place] = torch.tensor(f["input_ids"]), 1
+        row[place] = torch.tensor(f["input_ids"])
+        mask[place] = 1
     batch = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if padding_side == "left": batch["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    if "labels" in features[0]: batch["labels"] = torch.tensor([f["labels"] for f in features])
+    if padding_side == "left":
+        batch["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    if "labels" in features[0]:
+        batch["labels"] = torch.tensor([f["labels"] for f in features])
     return batch
 
 # %% ../nbs/02_tokens.ipynb #1228837d
 def epoch_order(n: int, # rows
-                seed: int, epoch: int) -> list: # of row numbers
+                seed: int,
+                epoch: int,
+               ) -> list: # of row numbers
     "The order of rows in an epoch: random, and the same whenever seed and epoch are."
-    return torch.randperm(n, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch)).tolist()
+    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+    return torch.randperm(n, generator=generator).tolist()
 
-def batches(order: list, batch_size: int) -> list: # of lists of row numbers, the last one perhaps shorter
+def batches(order: list, # of row numbers
+            batch_size: int,
+           ) -> list: # of lists of row numbers, the last one perhaps shorter
     "Cut an order of rows into batches."
     return [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
 
 # %% ../nbs/02_tokens.ipynb #0ad643e6
-def length_grouped_batches(lengths: list, batch_size: int, seed: int, epoch: int) -> list: # of lists of row numbers
-    "Batches of rows of similar length, in random order: sixteen batches' worth of random rows at a time are sorted by length."
+def length_grouped_batches(lengths: list, # of the rows, in tokens
+                           batch_size: int,
+                           seed: int,
+                           epoch: int,
+                          ) -> list: # of lists of row numbers
+    """Batches of rows of similar length, in random order.
+    Sixteen batches' worth of random rows at a time are sorted by length."""
     chunks = batches(epoch_order(len(lengths), seed, epoch), 16 * batch_size)
-    found = [b for chunk in chunks for b in batches(sorted(chunk, key=lambda i: lengths[i]), batch_size)]
+    found = []
+    for chunk in chunks:
+        by_length = sorted(chunk, key=lambda i: lengths[i])
+        found += batches(by_length, batch_size)
     return [found[i] for i in epoch_order(len(found), seed, epoch)]
 
 # %% ../nbs/02_tokens.ipynb #bc38b233
 def pack_batch(features: list, # of dicts with `input_ids` and perhaps `labels`
               ) -> dict: # `input_ids`: (tokens,); `lengths`: (batch,); `labels`: (batch,)
-    "Put the rows of a batch one behind the other, without any padding."
+    "Put the rows of a batch one after the other, without any padding."
     rows = [f["input_ids"] for f in features]
-    batch = {"input_ids": torch.tensor([t for row in rows for t in row]), "lengths": torch.tensor([len(row) for row in rows])}
-    return {**batch, "labels": torch.tensor([f["labels"] for f in features])} if "labels" in features[0] else batch
+    batch = {"input_ids": torch.tensor([token for row in rows for token in row]),
+             "lengths": torch.tensor([len(row) for row in rows])}
+    if "labels" in features[0]:
+        batch["labels"] = torch.tensor([f["labels"] for f in features])
+    return batch

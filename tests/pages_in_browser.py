@@ -40,7 +40,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         build_site.prepare(Path(folder))
         browser = play.chromium.launch(executable_path=args.chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        for name, figure in (("index", "falling"), ("04_optim", "valley"), ("07_tuning", "rates")):
+        for name, figure in (("c_show", "falling"), ("04_optim", "valley"), ("07_tuning", "rates")):
             page_file = render(Path(folder) / f"_proc/nbs/{name}.ipynb")
             for width in (1280, 390):
                 page, errors = browser.new_page(viewport={"width": width, "height": 900}), []

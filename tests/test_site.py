@@ -35,7 +35,7 @@ def test_every_chapter_and_module_is_a_page_without_fault(prepared):
         opening = "".join(build_site.source_of(c) for c in cells[:6])
         assert path.stem == "c_main" or ".callout-note" in opening and "**You will be able to**" in opening, f"{path.stem} has lost its opening box"
         assert not any(o.get("name") == "stderr" for c in cells for o in c.get("outputs", []))
-        way = {"c_main", "index", "b_claims", "c_command_line", "d_exercises"}
+        way = {"c_main", "c_show", "index", "b_claims", "c_command_line", "d_exercises"}
         assert path.stem in way or f"images/way_{int(path.stem[:2])}.svg" in opening
     code = [build_site.source_of(c) for c in json.loads((prepared / "nbs/04_optim.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
     assert not any("BEGIN SOLUTION" in c for c in code) and sum('code-summary: "A solution"' in c for c in code) == sum('code-summary: "Wrong answers' in c for c in code) == 3
