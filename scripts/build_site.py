@@ -38,9 +38,10 @@ def source_of(cell): return "".join(cell["source"])
 
 def prepare(work: Path) -> None:
     "Lay out the pages: chapters, modules, notebooks for learners."
-    for name in ("nbs", "course_lib"): shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "nbs", work / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "course_lib", work / "course_lib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("settings.ini", "_quarto.yml"): shutil.copy(ROOT / name, work)
-    subprocess.run([sys.executable, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs()"], cwd=work, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs('.')"], cwd=work, check=True, capture_output=True)
     (work / "_proc/data").mkdir(exist_ok=True)
     shutil.copy(ROOT / "data/reviews.csv", work / "_proc/data")
     shutil.copy(ROOT / "styles.css", work / "_proc")
