@@ -1,6 +1,4 @@
 """GPT-2 without padding: what it computes is what the library computes."""
-import copy
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,9 +8,9 @@ from torch.nn.utils import prune
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from course_lib.models import load
-from course_lib.packed import UsedRows, dropout, packable, packed_logits, places
+from course_lib.packed import chance, dropout, packable, packed_logits, places
 from course_lib.tokens import length_grouped_batches, pack_batch, pad_batch
-from course_lib.training import batch_logits, fit, make_batch
+from course_lib.training import batch_logits, make_batch
 
 SHAPES = {"narrow": dict(n_layer=3, n_embd=32, n_head=4), "one layer": dict(n_layer=1, n_embd=16, n_head=1), "wide inside": dict(n_layer=2, n_embd=24, n_head=2, n_inner=40)}
 
@@ -56,11 +54,11 @@ def test_a_text_does_not_see_its_neighbours():
 def test_dropout(p):
     torch.manual_seed(0)
     module, x = torch.nn.Dropout(p), torch.ones(777, 333, requires_grad=True)
-    out = dropout(x, module)
+    out = dropout(x, chance(module))
     zero = (out == 0).float()
     assert abs(zero.mean() - p) < 0.004 and set(out.detach().unique().tolist()) <= {0.0, torch.tensor(1 / (1 - p)).item()}
     out.sum().backward()
-    assert torch.equal(x.grad == 0, out == 0) and dropout(x, module.eval()) is x
+    assert torch.equal(x.grad == 0, out == 0) and dropout(x, chance(module.eval())) is x
 
 
 def test_dropout_of_the_model_is_what_its_modules_say():
@@ -95,49 +93,14 @@ def another_activation(model): model.transformer.h[0].mlp.act = torch.nn.ReLU()
 def test_what_was_put_into_a_layer_is_not_passed_by(change):
     model, features = small(), some([5, 9, 2])
     change(model)
-    assert not packable(model) and "lengths" not in make_batch(model, features)
+    assert not packable(model)
     assert torch.equal(batch_logits(model, make_batch(model, features)), model(**pad_batch(features, 0)).logits)
 
 
 def test_a_row_that_ends_with_the_padding_token_goes_the_librarys_way():
     model, features = small(), [{"input_ids": [5, 6, 0]}, {"input_ids": [7]}]
     batch = make_batch(model, features)
-    assert "lengths" not in batch and torch.allclose(batch_logits(model, batch), model(**pad_batch(features, 0)).logits)
-
-
-def test_training_the_rows_in_use_is_training_all_rows():
-    rows = some([4, 8, 6, 3, 9, 5] * 8)
-    for r in rows: r["input_ids"] = [t % 40 + 2 for t in r["input_ids"]]           # more than half of the rows are never met
-    from datasets import Dataset
-    train, model = Dataset.from_list(rows), small(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
-    history = fit(ours, train, epochs=2, batch_size=8, learning_rate=1e-3, weight_decay=0.5, bf16=False, progress=False)
-    optimizer = torch.optim.AdamW([{"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.5}, {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0}])
-    from course_lib.tokens import batches, epoch_order
-    for step, found in enumerate(b for epoch in range(2) for b in batches(epoch_order(len(rows), 0, epoch), 8)):
-        for g in optimizer.param_groups: g["lr"] = history["learning_rate"].iloc[step]
-        optimizer.zero_grad(); theirs.train()(**pad_batch([rows[i] for i in found], 0)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0); optimizer.step()
-    a, b = ours.state_dict(), theirs.state_dict()
-    assert list(a) == list(b)
-    for k in a:                                     # the bias of a key cancels in the softmax: its gradient is rounding, which Adam makes as large as any other
-        if not k.endswith("c_attn.bias"): assert (a[k] - b[k]).abs().max() < 1e-5, k
-    untouched = a["transformer.wte.weight"][50:] / model.state_dict()["transformer.wte.weight"][50:]
-    assert untouched.max() < 1 - 1e-4 and untouched.std() < 1e-5
-
-
-def test_the_embedding_is_whole_again_after_an_interrupt():
-    from datasets import Dataset
-    model, train = small(), Dataset.from_list(some([4, 8, 6, 3]))
-    def pull_the_plug(logits, labels): raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): fit(model, train, train, epochs=1, batch_size=2, metric=pull_the_plug, progress=False)
-    assert type(model.get_input_embeddings()) is torch.nn.Embedding and model.get_input_embeddings().weight.shape == (99, 32)
-
-
-def test_a_frozen_embedding_stays_as_it_is():
-    full = torch.nn.Embedding(10, 4).requires_grad_(False)
-    before, rows = full.weight.clone(), UsedRows(full, [3, 5])
-    assert not rows.weight.requires_grad and torch.equal(rows(torch.tensor([5, 3])), before[[5, 3]]) and torch.equal(rows.put_back().weight, before)
+    assert torch.allclose(batch_logits(model, batch), model(**pad_batch(features, 0)).logits)
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=200), size=st.integers(1, 20))
