@@ -296,7 +296,8 @@ def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.Da
     "The page as HTML."
     names = splits["train"].features["label"].names
     columns = ["defect", "split", "row", "text"]
-    examples = found.assign(text=found["text"].str[:160]).groupby("defect").head(3)
+    short = found.assign(text=[text[:160] for text in found["text"]])
+    examples = short.groupby("defect").head(3)
     examples = examples.sort_values(["defect", "split", "row"])[columns]
     doubts = doubtful(splits["train"])
     doubts["label"] = [names[y] for y in doubts["label"]]
@@ -305,8 +306,8 @@ def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.Da
     picture = base64.b64encode(figure_png(plot_audit(splits), alt)).decode()
     rows = sum(map(len, splits.values()))
     return PAGE.format(name=html.escape(name), rows=rows, parts=", ".join(splits),
-                       classes=len(names), splits=audit(splits).to_html(border=0), alt=html.escape(alt),
-                       picture=picture, counts=counts.to_html(border=0),
+                       classes=len(names), splits=audit(splits).to_html(border=0),
+                       alt=html.escape(alt), picture=picture, counts=counts.to_html(border=0),
                        examples=examples.to_html(border=0, index=False),
                        doubts=doubts.to_html(border=0, index=False))
 
