@@ -7,7 +7,7 @@ Chromium and `pip install playwright`, so it is not a part of the test run. With
 of axe-core looks for what people
 who can't see or can't use a mouse would stumble over.
 """
-import argparse, importlib.util, json, shutil, sys, tempfile
+import argparse, importlib.util, shutil, sys, tempfile
 from pathlib import Path
 
 import nbformat

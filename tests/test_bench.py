@@ -69,6 +69,7 @@ def test_all_candidates_train(monkeypatch):
     assert len(after) >= 4 and all(loss < 0.35 for loss in after.values()), after
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own():
     # what this process holds doesn't count
     big = torch.zeros(64 * 2**20 // 4)
@@ -82,6 +83,7 @@ def test_unknown_part_and_other_threads():
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "course_lib", "bench", "imports", "--rounds", "1", "--json"],

@@ -153,6 +153,7 @@ def test_runs_of_the_other_kinds(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_made_from_more_or_less_text(monkeypatch):
     """The same number of tokens is read, of eight times the text; no text of the test part is among
     them."""
@@ -175,6 +176,7 @@ def test_a_checkpoint_made_from_more_or_less_text(monkeypatch):
     assert not set(small["test"]["text"]) & set(seen)
 
 
+@pytest.mark.slow
 def test_a_small_run():
     found = run_once(
         1, rows=64, epochs=1, patience=1, frozen_layers=1, kept_layers=2, dropout=0.0, flips=True,

@@ -37,7 +37,7 @@ def answers(draw):
     return labels, z / z.sum(-1, keepdims=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(answers())
 def test_metrics_equal_scikit_learn(case):
     y, p = case
@@ -70,7 +70,7 @@ def test_roc_curve_equals_scikit_learn(case):
     assert np.allclose(x, theirs[0]) and np.allclose(t, theirs[1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(answers())
 def test_scores_lie_in_their_intervals(case):
     table = score(*case)

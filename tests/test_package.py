@@ -90,9 +90,12 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 @pytest.mark.slow
 def test_wheel_in_an_empty_environment(tmp_path):
     "Built, installed into a fresh environment, run from another folder with the network cut."
-    def run(*command, **options):
+    ours = ("PYTHONPATH", "HF_HUB_OFFLINE", "VIRTUAL_ENV")
+    environment = {k: v for k, v in os.environ.items() if k not in ours}
+
+    def run(*command, env=environment, **options):
         command = [str(c) for c in command]
-        done = subprocess.run(command, capture_output=True, text=True, **options)
+        done = subprocess.run(command, capture_output=True, text=True, env=env, **options)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -109,11 +112,9 @@ def test_wheel_in_an_empty_environment(tmp_path):
     away.mkdir()
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut/sitecustomize.py").write_text(CUT)
-    ours = ("PYTHONPATH", "HF_HUB_OFFLINE", "VIRTUAL_ENV")
-    environment = {k: v for k, v in os.environ.items() if k not in ours}
-    environment |= {"PYTHONPATH": str(tmp_path / "cut"), "HF_HOME": str(tmp_path / "hf")}
+    cut = {**environment, "PYTHONPATH": str(tmp_path / "cut"), "HF_HOME": str(tmp_path / "hf")}
     short = ["--epochs", 1, "--max-length", 16, "--out", "run"]
-    said = run(bin / "course", "fine-tune", "--data", "reviews", *short, cwd=away, env=environment)
+    said = run(bin / "course", "fine-tune", "--data", "reviews", *short, cwd=away, env=cut)
     assert (away / "run/README.md").exists() and "this model" in said
     names = run(*pip, "list", "--format", "freeze").lower()
     assert "torch==" in names

@@ -35,8 +35,8 @@ def from_chapter(*names) -> dict:
             n
             for n in tree.body
             if isinstance(n, (ast.Import, ast.ImportFrom))
-            or isinstance(n, ast.FunctionDef)
-            and n.name in names
+            or (isinstance(n, ast.FunctionDef)
+            and n.name in names)
         ]
         exec(compile(tree, "09_prompting", "exec"), space)
     return space

@@ -59,7 +59,7 @@ def test_each_command_runs(place, command):
     done = run_course(*arguments, cwd=place)
     if "full" in arguments:                              # a reader has a network, the tests don't
         assert done.returncode == 2, done.stderr
-        assert "the hub didn't give it" in done.stderr and "network" in done.stderr, done.stderr
+        assert "hub" in done.stderr and "check the name and the network" in done.stderr, done.stderr
         return
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -36,9 +36,9 @@ def definitions(chapter: str) -> dict:
             n
             for n in tree.body
             if isinstance(n, kept)
-            or isinstance(n, ast.Assign)
+            or (isinstance(n, ast.Assign)
             and isinstance(n.targets[0], ast.Name)
-            and n.targets[0].id.isupper()
+            and n.targets[0].id.isupper())
         ]
         exec(compile(tree, chapter, "exec"), space)
     return space
@@ -89,7 +89,7 @@ def test_names_in_the_chapters_are_those_of_today(path):
     used = []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         source = re.sub(r"(?m)^\s*[!%].*$", "", "".join(cell["source"]))
-        if cell["cell_type"] != "code" or "said(" in source and "complaint" in source: continue
+        if cell["cell_type"] != "code" or ("said(" in source and "complaint" in source): continue
         calls = [
             n
             for n in ast.walk(ast.parse(source))
@@ -247,6 +247,7 @@ def test_accumulation_is_not_divided_unless_told(news, tmp_path, parts):
 
 # Cut off, and ended early
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut, parts", [(2, 1), (3, 2)])
 def test_resumed_equals_uncut(news, tmp_path, cut, parts):
     _, _, model, tokenizer, tokens = news
@@ -304,6 +305,7 @@ def test_no_folder_is_said_in_one_line(tmp_path):
     with pytest.raises(InputError, match="no such file"): CHAPTER["ag_news"](tmp_path)
 
 
+@pytest.mark.slow
 def test_real_ag_news(real_data, tmp_path):
     if not (real_data / "ag_news/train.csv").exists():
         pytest.skip("COURSE_REAL_DATA has no ag_news/train.csv")
@@ -317,6 +319,7 @@ def test_real_ag_news(real_data, tmp_path):
     assert wilson_interval(right, 150)[0] > 0.4, f"{right} of 150 right"
 
 
+@pytest.mark.slow
 def test_real_ag_news_on_the_command_line(real_data, tmp_path):
     "The line that stands in the chapter, on the first rows of the file and for one epoch."
     if not (real_data / "ag_news/train.csv").exists():
