@@ -85,22 +85,32 @@ def test_peers_bring_along_what_they_import():
         tree = ast.parse(inspect.getsource(peer.make))
         names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
         around = {n for n in names if n in vars(bench) and n not in peer.make.__code__.co_varnames}
-        own = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))
-               for a in n.names}
+        imports = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        own = {a.asname or a.name for n in imports for a in n.names}
         assert around - own - set(peer.make.__code__.co_cellvars) == set(), peer.make.__name__
 
 
-def test_installed_peers_learn(splits):
-    "Each on forty easy texts; a library that isn't installed says so."
-    train = Dataset.from_dict({"text": ["A fine, warm film."] * 20 + ["A dull, cold film."] * 20,
-                               "label": [1] * 20 + [0] * 20})
-    few = {"train": train, "test": train.select([0, 20])}
-    for name in "Trainer at its best, tiny-gpt2", "Lightning, tiny-gpt2", "spaCy, bag of words":
-        row = bench.run_peers([name], few, progress=False)[name]
-        package = bench.PEERS[name].package
-        if package and not find_spec(package):
-            assert row == {"skipped": f"{package} is not installed"}
-        else: assert row["n"] == 2 and row["tokens a second"] > 0 and row["rows"] == 40
+EASY = {"text": ["A fine, warm film.", "A dull, cold, long, dull and cold film."] * 60,
+        "label": [1, 0] * 60}
+
+
+@pytest.mark.parametrize("make", [bench.by_trainer, bench.by_fit])
+def test_answers_come_in_the_order_of_the_texts(make):
+    "Trainer's `predict` follows the length if training does."
+    options = {"model": "tiny-gpt2"} if make is bench.by_fit else {}
+    learn, predict = make(EASY, learning_rate=1e-3, epochs=1, **options)
+    assert learn() == 120
+    texts = EASY["text"][:9] + ["A warm film."]
+    assert predict(texts) == [1, 0, 1, 0, 1, 0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["Lightning, tiny-gpt2", "spaCy, bag of words"])
+def test_peers_learn_or_say_that_they_are_not_installed(name):
+    easy = Dataset.from_dict(EASY)
+    row = bench.run_peers([name], {"train": easy, "test": easy.select(range(9))}, progress=False)[name]
+    package = bench.PEERS[name].package
+    if not find_spec(package): assert row == {"skipped": f"{package} is not installed"}
+    else: assert row["accuracy"] == 1 and row["n"] == 9 and row["rows"] == 120
 
 
 def test_the_recorded_peers_are_whole():
