@@ -1,4 +1,4 @@
-"What the bench says of other libraries and of the machine: that it is true, not how fast anything is."
+"What the bench says of other libraries and of the machine: whether it is true."
 import ast, inspect, json
 from importlib.util import find_spec
 
@@ -41,7 +41,7 @@ def test_sixteen_bits_are_divided_by_their_own_peak(monkeypatch):
     monkeypatch.setattr(bench, "in_turns", lambda *a: seconds)
     table = bench.training_table("tiny", 1, progress=False)
     share = bench.utilisation("tiny", bench.sentences(bench.ROWS["tiny"]), 1e3, 1e9)
-    expected = [share, share / 2, share / 2, share / 4]          # twice as fast with four times the peak
+    expected = [share, share / 2, share / 2, share / 4]  # twice as fast, four times the peak
     assert table["utilisation"].tolist() == pytest.approx(expected)
     assert table["ratio"].tolist() == [1, 2, 1, 2] and list(table.index) == names
 
@@ -58,7 +58,7 @@ def test_a_peer_has_a_process_and_a_row_of_its_own(monkeypatch, splits):
     assert row["rows"] == 6 and row["n"] == 10 and row["accuracy"] == 0.5
     assert row["low"] < 0.25 and row["high"] > 0.75              # Wilson's interval of 5 in 10
     assert 0 < row["training seconds"] < row["seconds to first prediction"] < 60
-    assert 1 < row["MiB"] < 60                                   # nothing but what this peer imports
+    assert 1 < row["MiB"] < 60                                   # only what this peer imports
     seen = 6 * 4.5
     assert 0.5 < row["tokens a second"] * row["training seconds"] / seen < 2
 
@@ -74,7 +74,8 @@ def test_a_peer_that_cant_take_part_says_why(monkeypatch, splits):
 
 def test_examples_are_the_first_of_each_class(splits):
     found = bench.examples_for(bench.Peer(guess_positive, examples=2), splits["train"])
-    assert found["label"] == [0, 0, 1, 1] and found["text"][:2] == ["A dull film.", "Dull and long."]
+    assert found["label"] == [0, 0, 1, 1]
+    assert found["text"][:2] == ["A dull film.", "Dull and long."]
     whole = bench.examples_for(bench.Peer(guess_positive), splits["train"])
     assert whole["text"] == splits["train"]["text"][:]
 
@@ -107,7 +108,8 @@ def test_answers_come_in_the_order_of_the_texts(make):
 @pytest.mark.parametrize("name", ["Lightning, tiny-gpt2", "spaCy, bag of words"])
 def test_peers_learn_or_say_that_they_are_not_installed(name):
     easy = Dataset.from_dict(EASY)
-    row = bench.run_peers([name], {"train": easy, "test": easy.select(range(9))}, progress=False)[name]
+    splits = {"train": easy, "test": easy.select(range(9))}
+    row = bench.run_peers([name], splits, progress=False)[name]
     package = bench.PEERS[name].package
     if not find_spec(package): assert row == {"skipped": f"{package} is not installed"}
     else: assert row["accuracy"] == 1 and row["n"] == 9 and row["rows"] == 120
