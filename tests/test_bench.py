@@ -75,5 +75,5 @@ def test_command_line(tmp_path):
 
 def test_the_recorded_run_is_whole():
     found = json.loads(shipped("bench.json").read_text())
-    assert {"machine", "imports", "growth"} | {f"{part}, {shape}" for part in bench.PARTS for shape in bench.SHAPES} == set(found)
+    assert {"machine", "peers", "peers, machine", "imports", "growth"} | {f"{part}, {shape}" for part in bench.PARTS for shape in bench.SHAPES} == set(found)
     assert all(r["low"] <= r["ratio"] <= r["high"] for name, rows in found.items() if name.startswith(("training", "prediction")) for r in rows.values())
