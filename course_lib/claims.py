@@ -32,7 +32,7 @@ from .metrics import balanced_accuracy, fit_temperature, log_loss
 from .models import blocks, freeze, load, quiet
 from .multitask import joint_against_separate
 from .pretraining import (
-    Pretraining, drawing, make_wsd, new_model, read_texts, token_stream, train_steps)
+    language, new_model, over_stream, pretraining_optimizer, read_texts, token_stream, wsd)
 from .prompting import prompt_accuracy
 from .runs import LEARNING_RATES, add_lora
 from .show import COLORS, new_figure
@@ -113,6 +113,7 @@ def run_once(
     tokens = tokenize(splits, tokenizer)
     settings = {**RECIPE, "learning_rate": LEARNING_RATES.get(model), **settings}
     history = fit(network, tokens["train"], tokens["validation"], seed=seed, progress=False,
+                  load_best_model_at_end=False, # the claims are about the last weights
                   callbacks=[early_stopping(patience)] if patience else [], **settings)
     tuned = predict_logits(network, tokens["validation"]).numpy()
     found = measures(splits, tuned, predict_logits(network, tokens["test"]).numpy())
@@ -214,8 +215,9 @@ def corpus_once(
     tokenizer = load("tiny-bert")[1]
     model = new_model("bert", tokenizer, seed)
     stream = token_stream(some_texts(seed, share), tokenizer)
-    batches = drawing("bert", tokenizer, stream, model.device, seed=seed)
-    log = train_steps(Pretraining(model), batches, steps, 1.5e-3, make_wsd(steps), progress=False)
+    log = fit(model, over_stream("bert", tokenizer, stream, steps), task=language, batch_size=8,
+              learning_rate=1.5e-3, weight_decay=0.1, optimizer=pretraining_optimizer,
+              schedule=wsd, seed=seed, progress=False)
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             model.save_pretrained(folder)

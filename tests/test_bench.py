@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from course_lib import bench
 from course_lib.data import InputError, shipped
-from course_lib.training import batch_loss, make_batch
+from course_lib.training import TaskLoss, classification
 
 
 def test_candidates_take_turns():
@@ -63,7 +63,7 @@ def test_all_candidates_train(monkeypatch):
     candidates = bench.training_candidates("tiny", rows)
     for ready in candidates.values(): ready()()
     after = {
-        name: batch_loss(m.eval(), make_batch(m, features)).item()
+        name: TaskLoss(m.eval(), classification)("task", features)[0].item()
         for name, m in zip(candidates, made)
     }
     assert len(after) >= 4 and all(loss < 0.35 for loss in after.values()), after
@@ -103,7 +103,7 @@ def test_command_line(tmp_path):
 
 def test_the_recorded_run_is_whole():
     found = json.loads(shipped("bench.json").read_text())
-    assert {"machine", "imports", "growth"} | {
+    assert {"machine", "peers", "peers, machine", "imports", "growth"} | {
         f"{part}, {shape}" for part in bench.PARTS for shape in bench.SHAPES
     } == set(found)
     assert all(
