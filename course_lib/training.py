@@ -348,7 +348,8 @@ def begin_state(loop: Loop, resume: bool) -> None:
 def save(loop: Loop, always: bool = True) -> None:
     "Write a checkpoint; if not always, only where writing takes a twentieth of the time at most."
     now = time.perf_counter()
-    if not loop.checkpoint or not always and now - loop.saved < 20 * loop.cost: return
+    too_soon = now - loop.saved < 20 * loop.cost
+    if not loop.checkpoint or (too_soon and not always): return
     parts = (loop.loss.model, loop.optimizer, loop.schedule)
     save_checkpoint(loop.checkpoint, *parts, loop.state, loop.best)
     loop.saved = time.perf_counter()

@@ -72,7 +72,11 @@ def job(name: str, folder: Path) -> None:
                   learning_rate=1e-3, checkpoint=folder / "checkpoint", resume=True,
                   progress=False, **options)
     weights = b"".join(p.detach().numpy().tobytes() for p in model.state_dict().values())
-    found = [hashlib.sha256(weights).hexdigest(), history["loss"].tolist(), history["step"].tolist()]
+    found = [
+        hashlib.sha256(weights).hexdigest(),
+        history["loss"].tolist(),
+        history["step"].tolist(),
+    ]
     write_atomically(folder / "result.json", lambda path: path.write_text(json.dumps(found)))
 
 
@@ -89,7 +93,8 @@ def attempt(name: str, folder: Path, seconds: float | None) -> bool:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status): raise SystemExit(f"a run failed in {folder}")
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise SystemExit(f"a run failed in {folder}")
     return os.WIFSIGNALED(status)
 
 

@@ -23,7 +23,6 @@ from course_lib.data import InputError
 from course_lib.models import load
 from course_lib.packed import packable
 from course_lib.tokens import pad_batch
-from course_lib.packed import packable
 from course_lib.training import fit, predict_logits
 
 FAMILIES, METHODS = ("tiny-gpt2", "tiny-bert", "tiny-t5"), {

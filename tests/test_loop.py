@@ -1,4 +1,5 @@
-"""One loop for every task: equal to the plain loops it replaces, to `Trainer`, padded or not; whole at every moment; resumed to the bit."""
+"""One loop for every task: equal to the plain loops it replaces, to `Trainer`, padded or not; whole
+at every moment; resumed to the bit."""
 import copy
 import itertools
 import math
@@ -29,8 +30,10 @@ CONFIGS = {
     "gpt2": GPT2Config(n_layer=2, n_embd=32, n_head=4, n_positions=64, **TINY),
     "bert": BertConfig(**SHAPE, **TINY),
     "llama": LlamaConfig(num_key_value_heads=2, **SHAPE, **TINY),
-    "t5": T5Config(num_layers=2, num_decoder_layers=2, d_model=32, d_ff=64, d_kv=8, num_heads=4,
-                   decoder_start_token_id=0, **{k: v for k, v in TINY.items() if k != "bos_token_id"}),
+    "t5": T5Config(
+        num_layers=2, num_decoder_layers=2, d_model=32, d_ff=64, d_kv=8, num_heads=4,
+        decoder_start_token_id=0, **{k: v for k, v in TINY.items() if k != "bos_token_id"},
+    ),
 }
 USUAL = {"learning_rate": 1e-3, "bf16": False, "device": "cpu", "progress": False}
 
@@ -48,7 +51,8 @@ def with_labels(model, rows):
     return on(model, {**batch, "labels": torch.tensor(padded)})
 
 
-def over_targets(logits, labels): return cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+def over_targets(logits, labels):
+    return cross_entropy(logits.float().flatten(0, 1), labels.flatten())
 def targets(row): return sum(label != -100 for label in row["labels"])
 def tag_loss(model, batch): return over_targets(read(model, batch).logits, batch["labels"]), {}
 
@@ -100,7 +104,8 @@ def rows_of(task, n=24, seed=0):
         length = draw(3, 20)[0]
         row = {"input_ids": [*draw(2, 99, length - 1), 1]}
         if task == "classes": row["labels"] = i % 3
-        if task == "tags": row["labels"] = [l if k % 2 else -100 for k, l in enumerate(draw(0, 3, length))]
+        if task == "tags":
+            row["labels"] = [l if k % 2 else -100 for k, l in enumerate(draw(0, 3, length))]
         if task == "next": row["labels"] = [-100, *row["input_ids"][1:]]
         if task == "spans": row.update(zip(("start", "end"), sorted(draw(0, length, 2))))
         if task == "sequences": row["labels"] = draw(2, 99, draw(1, 9)[0])
@@ -121,7 +126,8 @@ def new(task, family, dropout=0.0):
     return model
 
 
-def same(a, b): return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
+def same(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
 def train_losses(history): return history.loc[history["split"] == "train", "loss"].tolist()
 
 
@@ -169,7 +175,9 @@ def sum_over_targets(shift):
     return loss
 
 
-@pytest.mark.parametrize("task, family", [c for c in CASES if c[0] in ("tags", "next", "sequences")])
+@pytest.mark.parametrize(
+    "task, family", [c for c in CASES if c[0] in ("tags", "next", "sequences")]
+)
 def test_trainer_with_parts_of_unequal_targets(tmp_path, task, family):
     "Three batches of four a step, two epochs; every loss and the weights."
     rows, (made, _) = rows_of(task), TASKS[task]
@@ -185,7 +193,8 @@ def test_trainer_with_parts_of_unequal_targets(tmp_path, task, family):
                           compute_loss_func=sum_over_targets(task == "next"))
     trainer.train()
     wanted = torch.tensor(trainer.parts).view(-1, 3).sum(1)
-    assert len(history) == 4 and torch.allclose(torch.tensor(train_losses(history)), wanted, atol=1e-5)
+    assert len(history) == 4
+    assert torch.allclose(torch.tensor(train_losses(history)), wanted, atol=1e-5)
     weights = zip(ours.parameters(), theirs.parameters())
     assert sum(int(((p - q).abs() > 1e-4).sum()) for p, q in weights) < 40
 
@@ -305,7 +314,8 @@ def test_the_best_epoch_is_kept():
     history = fit(best, train, validation, callbacks=[keep], **settings)
     measured = history[history["split"] == "validation"].set_index("step")["loss"]
     kept = history.attrs["kept"]
-    assert kept == measured.idxmin() < 12 and all(torch.equal(v, states[kept][k]) for k, v in best.state_dict().items())
+    assert kept == measured.idxmin() < 12
+    assert all(torch.equal(v, states[kept][k]) for k, v in best.state_dict().items())
     fit(last, train, validation, load_best_model_at_end=False, **settings)
     assert all(torch.equal(v, states[12][k]) for k, v in last.state_dict().items())
     stopped = fit(early, train, validation, callbacks=[early_stopping(1)], **settings)
@@ -318,9 +328,13 @@ def test_best_by_a_metric_and_only_by_what_is_measured():
     seen = []
     def count(history): seen.extend(history[-1:])
     settings = {**USUAL, "epochs": 3, "batch_size": 8, "metric": steps_taken, "callbacks": [count]}
-    history = fit(new("classes", "gpt2"), train, validation, metric_for_best_model="steps_taken", **settings)
+    history = fit(
+        new("classes", "gpt2"), train, validation, metric_for_best_model="steps_taken", **settings
+    )
     assert history.attrs["kept"] == 9, "greater is better, so the last one"
-    with pytest.raises(InputError, match="accuracy – is not measured here – it can be loss or steps_taken"):
+    with pytest.raises(
+        InputError, match="accuracy – is not measured here – it can be loss or steps_taken"
+    ):
         fit(new("classes", "gpt2"), train, validation, metric_for_best_model="accuracy", **settings)
 
 
@@ -333,11 +347,14 @@ def cut(at, what=KeyboardInterrupt):
     return callback
 
 
-@pytest.mark.parametrize("task, family", [("tags", "bert"), ("next", "llama"), ("sequences", "t5"), ("spans", "gpt2")])
+@pytest.mark.parametrize(
+    "task, family", [("tags", "bert"), ("next", "llama"), ("sequences", "t5"), ("spans", "gpt2")]
+)
 def test_every_task_resumes_to_the_bit(tmp_path, task, family):
     rows, (made, _) = rows_of(task), TASKS[task]
     whole, first, second = (new(task, family, 0.1) for _ in range(3))
-    settings = {**USUAL, "task": made, "epochs": 3, "batch_size": 4, "gradient_accumulation_steps": 2}
+    settings = {**USUAL, "task": made, "epochs": 3, "batch_size": 4,
+                "gradient_accumulation_steps": 2}
     uncut = fit(whole, rows, rows[:7], **settings)
     with pytest.raises(KeyboardInterrupt):
         fit(first, rows, rows[:7], checkpoint=tmp_path, callbacks=[cut(5)], **settings)
@@ -352,14 +369,18 @@ def test_the_best_weights_survive_a_cut(tmp_path):
     whole, second = new("classes", "gpt2"), new("classes", "gpt2")
     uncut = fit(whole, train, validation, **settings)
     with pytest.raises(KeyboardInterrupt):
-        fit(new("classes", "gpt2"), train, validation, checkpoint=tmp_path, callbacks=[cut(11)], **settings)
+        fit(
+            new("classes", "gpt2"), train, validation, checkpoint=tmp_path, callbacks=[cut(11)],
+            **settings,
+        )
     rest = fit(second, train, validation, checkpoint=tmp_path, resume=True, **settings)
     assert rest.attrs["kept"] == uncut.attrs["kept"] < 11 and same(whole, second)
 
 
 def test_other_rows_are_refused(tmp_path):
     settings = {**USUAL, "epochs": 2, "batch_size": 8, "checkpoint": tmp_path}
-    with pytest.raises(KeyboardInterrupt): fit(new("classes", "gpt2"), rows_of("classes"), callbacks=[cut(4)], **settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(new("classes", "gpt2"), rows_of("classes"), callbacks=[cut(4)], **settings)
     with pytest.raises(InputError, match="was begun on other rows"):
         fit(new("classes", "gpt2"), rows_of("classes", seed=1), resume=True, **settings)
 
@@ -373,13 +394,16 @@ def test_a_plan_is_a_function_of_the_step():
     backwards = [plan.parts(step) for step in reversed(range(6))][::-1]
     assert backwards == [plan.parts(step) for step in range(6)]
     for epoch in (0, 3):
-        read_rows = [row for step in range(epoch, epoch + 3) for _, part in plan.parts(step) for row in part]
+        read_rows = [
+            row for step in range(epoch, epoch + 3) for _, part in plan.parts(step) for row in part
+        ]
         assert sorted(map(str, read_rows)) == sorted(map(str, rows))
     assert plan.fingerprint() != over_rows(rows[1:])(Settings()).fingerprint()
 
 
 def test_settings_as_a_record_or_one_by_one():
-    rows, settings = rows_of("classes"), Settings(epochs=1, batch_size=8, learning_rate=1e-3, bf16=False)
+    rows = rows_of("classes")
+    settings = Settings(epochs=1, batch_size=8, learning_rate=1e-3, bf16=False)
     a, b = new("classes", "gpt2", 0.1), new("classes", "gpt2", 0.1)
     fit(a, rows, settings=settings, progress=False)
     fit(b, rows, epochs=1, batch_size=8, learning_rate=1e-3, bf16=False, progress=False)

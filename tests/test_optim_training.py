@@ -141,9 +141,11 @@ def test_gradients_of_the_step_equal_a_plain_reference(base):
     ours, plain = copy.deepcopy(model), copy.deepcopy(model)
     batch = pad_batch([train[i] for i in range(8)], model.config.pad_token_id)
     still = torch.optim.SGD(ours.parameters(), lr=0.0)
-    loss = training_step(ours, [ours(**batch).loss], still, make_schedule(still, 5), max_grad_norm=None)
+    loss = training_step(
+        ours, [ours(**batch).loss], still, make_schedule(still, 5), max_grad_norm=None
+    )
     total = 0
-    for i in range(8):                                                      # one review at a time, no padding at all
+    for i in range(8):  # one review at a time, no padding at all
         z = plain(input_ids=torch.tensor([train[i]["input_ids"]])).logits[0]
         total = total - z.log_softmax(-1)[train[i]["labels"]] / 8
     total.backward()
@@ -153,7 +155,8 @@ def test_gradients_of_the_step_equal_a_plain_reference(base):
 
 
 def test_the_loop_equals_a_loop_written_out(base):
-    "fit, with dropout off, against the twelve lines with torch's own parts; every loss and the final weights."
+    """fit, with dropout off, against the twelve lines with torch's own parts; every loss and the
+    final weights."""
     model, train, _ = base
     ours, plain = copy.deepcopy(model), copy.deepcopy(model)
     for m in (ours, plain):
@@ -224,7 +227,9 @@ def test_resumed_equals_uncut(base, tmp_path, cut_after):
     rest = fit(second, *base[1:], checkpoint=tmp_path, resume=True, **options)
     assert same(whole, second)
     assert all(uncut[name].tolist() == rest[name].tolist() for name in ("loss", "step", "tokens"))
-    assert steps_in(tmp_path)[-1] == 36 and len(list(tmp_path.iterdir())) == 2, "nothing half-written"
+    assert (
+        steps_in(tmp_path)[-1] == 36 and len(list(tmp_path.iterdir())) == 2
+    ), "nothing half-written"
 
 
 def test_resuming_where_nothing_was_begun(base, tmp_path):
@@ -243,7 +248,8 @@ def test_killed_at_random_moments():
 
 
 def test_a_checkpoint_costs_at_most_a_twentieth(base, tmp_path, monkeypatch):
-    "Written at once, to learn what it costs; then when twenty times that has passed; and at each end."
+    """Written at once, to learn what it costs; then when twenty times that has passed; and at each
+    end."""
     now, seconds = [0.0], {"a step": 1.0, "a checkpoint": 0.19}
     monkeypatch.setattr("course_lib.training.time.perf_counter", lambda: now[0])
     written, real_save, real_step = [], training.save_checkpoint, training.training_step
@@ -319,7 +325,8 @@ def test_a_full_disk(base, tmp_path, monkeypatch):
 
 @pytest.fixture
 def heeds_ctrl_c():
-    "In a job that a shell put into the background Ctrl-C is ignored, and `fit` leaves it so; here it shall count."
+    """In a job that a shell put into the background Ctrl-C is ignored, and `fit` leaves it so; here
+    it shall count."""
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, old)
@@ -384,7 +391,9 @@ def test_loggers(base, tmp_path, monkeypatch):
     seen, shown = [], []
     class Writer:
         def __init__(self, folder): pass
-        def add_scalar(self, name, value, step): seen.append((name, step)); float(value)
+        def add_scalar(self, name, value, step):
+            seen.append((name, step))
+            float(value)
         def flush(self): pass
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", type(sys)("fake"))
     with pytest.raises(InputError, match="pip install tensorboard"):
