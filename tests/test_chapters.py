@@ -1,4 +1,4 @@
-"""What the course consists of is read, not typed: and a chapter added as CONTRIBUTING says passes."""
+"""What the course consists of is read, not typed; a chapter added as CONTRIBUTING says passes."""
 import os
 import re
 import shutil

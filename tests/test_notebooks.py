@@ -101,11 +101,12 @@ def test_package_comes_from_the_notebooks(tmp_path):
     shutil.rmtree(tmp_path / "course_lib")
     export = "from nbdev.doclinks import nbdev_export; nbdev_export()"
     subprocess.run([sys.executable, "-c", export], cwd=tmp_path, check=True, capture_output=True)
-    fresh = {p.relative_to(tmp_path): p.read_text() for p in (tmp_path / "course_lib").rglob("*.py")}
+    files = (tmp_path / "course_lib").rglob("*.py")
+    fresh = {p.relative_to(tmp_path): p.read_text() for p in files}
     assert set(here) == set(fresh), ("files in course_lib/ that no notebook exports, or the other "
                                      "way round: run `make notebooks`")
     changed = [str(p) for p in here if here[p] != fresh[p]]
-    assert changed == [], "differ from what the notebooks export; edit the notebook and run `make notebooks`"
+    assert changed == [], "not what the notebooks export; edit those and run `make notebooks`"
 
 
 def test_no_chapter_imports_a_later_one():
@@ -132,7 +133,8 @@ def run_one(notebook: dict, folder):
 
 @pytest.mark.parametrize("tags, stored, passes", [
     ([], "loss 0.512\n", True), ([], "loss 0.513\n", False), (["trained"], "loss 0.533\n", True),
-    (["trained"], "loss 0.712\n", False), (["trained"], "other 0.512\n", False), (["nbval-skip"], "loss 0.512\n", False)])
+    (["trained"], "loss 0.712\n", False), (["trained"], "other 0.512\n", False),
+    (["nbval-skip"], "loss 0.512\n", False)])
 def test_a_changed_number_is_noticed(tmp_path, tags, stored, passes):
     output = {"output_type": "stream", "name": "stdout", "text": stored}
     cell = {"cell_type": "code", "id": "a1", "source": "print('loss 0.512')", "outputs": [output],
