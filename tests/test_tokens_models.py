@@ -1,4 +1,4 @@
-"""Tokens, batches, models: equal to the library, indifferent to padding, loud about what is wrong."""
+"""Tokens, batches, models: equal to the library, indifferent to padding, loud about mistakes."""
 import json
 import os
 import subprocess
@@ -49,7 +49,8 @@ def test_padding_never_changes_a_logit(tiny, rows, side, extra):
     assert torch.allclose(alone, together, atol=1e-5)
 
 
-@given(n=st.integers(1, 50), size=st.integers(1, 20), seed=st.integers(0, 5), epoch=st.integers(0, 5))
+@given(n=st.integers(1, 50), size=st.integers(1, 20), seed=st.integers(0, 5),
+       epoch=st.integers(0, 5))
 def test_an_epoch_visits_each_row_once(n, size, seed, epoch):
     parts = batches(epoch_order(n, seed, epoch), size)
     assert sorted(sum(parts, [])) == list(range(n))
@@ -67,7 +68,7 @@ def test_the_tokenizer_loses_nothing_but_case(tiny, text):
 
 
 def test_real_gpt2_shape_takes_a_step(tmp_path, tiny):
-    "A folder with GPT-2 small's own configuration and vocabulary size, without a padding token, as the hub has it."
+    "GPT-2 small's own configuration and vocabulary size, without a padding token, as on the hub."
     GPT2LMHeadModel(GPT2Config()).save_pretrained(tmp_path)
     tiny[1].save_pretrained(tmp_path)
     path = tmp_path / "tokenizer_config.json"
@@ -126,7 +127,8 @@ def test_bad_models(tmp_path, tiny):
     folder = tmp_path / "bert"
     bert(folder, tiny)
     assert "not known here" in complaint(folder, task="mind-reading")
-    assert "is a file" in complaint(folder / "config.json") and "no config.json" in complaint(tmp_path)
+    assert "is a file" in complaint(folder / "config.json")
+    assert "no config.json" in complaint(tmp_path)
     config = folder / "config.json"
     fewer, more = ('"num_hidden_layers": %d' % n for n in (2, 3))
     config.write_text(config.read_text().replace(fewer, more))
