@@ -44,29 +44,22 @@ def folders(tmp_path_factory):
 def some():
     "Beginnings of reviews, from three words to eleven."
     train = load_data("reviews")["train"].select(range(32))
-    return {
-        "train": Dataset.from_dict(
-            {
-                "text": [" ".join(t.split()[: 3 + i % 9]) for i, t in enumerate(train["text"])],
-                "label": train["label"][:],
-            },
-            features=train.features,
-        )
-    }
+    texts = [" ".join(t.split()[:3 + i % 9]) for i, t in enumerate(train["text"])]
+    columns = {"text": texts, "label": train["label"][:]}
+    return {"train": Dataset.from_dict(columns, features=train.features)}
 
 
 @pytest.fixture(params=FAMILIES)
 def case(request, folders, some):
-    """A family's name, its folder, a fresh model with its tokenizer, and some rows of tokens of
-    different length."""
-    model, tokenizer = load(folders[request.param], labels=LABELS)
-    return (
-        request.param, folders[request.param], model, tokenizer,
-        tokenize(some, tokenizer, 48)["train"],
-    )
+    "A family's name, its folder, a fresh model, its tokenizer, and rows of different lengths."
+    family, folder = request.param, folders[request.param]
+    model, tokenizer = load(folder, labels=LABELS)
+    return family, folder, model, tokenizer, tokenize(some, tokenizer, 48)["train"]
 
 
 def unlabelled(rows): return [{"input_ids": rows[i]["input_ids"]} for i in range(len(rows))]
+
+
 def ask(model, batch):
     with torch.inference_mode():
         return model(**{k: v for k, v in batch.items() if k != "labels"}).logits
