@@ -160,9 +160,9 @@ def ask_server(job: dict) -> int:
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory):
-    "The main job in two epochs, for all tests that look at its folder; index.ipynb runs it whole."
+    "The main job, run once for all tests that look at its folder."
     out = tmp_path_factory.mktemp("main") / "runs" / "first"
-    done = run_course("run", "--epochs", 2, "--out", out, anew=True)
+    done = run_course("run", "--out", out, anew=True)
     assert done.returncode == 0, done.stderr
     return out, done
 

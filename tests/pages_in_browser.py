@@ -15,7 +15,8 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-# nbconvert's own colours of code are too pale for many eyes; in the site, Quarto's style a11y takes their place
+# nbconvert's own colours of code are too pale for many eyes; in the site, Quarto's style a11y takes
+# their place
 STYLE = (
     ":root { --jp-mirror-editor-comment-color: #3b5f5f; --jp-mirror-editor-number-color: #05600a;"
     " --jp-mirror-editor-keyword-color: #05600a; --jp-mirror-editor-operator-color: #7a1fa2;"
@@ -71,7 +72,8 @@ def main():
                 page.screenshot(path=args.shots / f"{name}_{width}_top.png")
                 drawn, slider = page.locator(f"#{figure} svg"), page.locator(f"#{figure} input")
                 slider.scroll_into_view_if_needed()
-                before, said = drawn.inner_html(), page.locator(f"#{figure} output").inner_text()
+                before = drawn.inner_html()
+                said = page.locator(f"#{figure} output").inner_text()
                 page.screenshot(path=args.shots / f"{name}_{width}_before.png")
                 slider.focus()
                 page.keyboard.press("ArrowRight")

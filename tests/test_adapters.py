@@ -97,7 +97,7 @@ def test_in_each_family(name, method):
     moved = [
         m.B if method == "lora" else m.up.weight for m in model.modules() if isinstance(m, Wrapped)
     ]
-    assert all(w.any() for w in moved)
+    assert moved and all(w.any() for w in moved)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -122,9 +122,8 @@ def test_merged_is_apart(name, tmp_path):
 )
 def test_a_layer(r, n_in, n_out, alpha, conv, seed):
     torch.manual_seed(seed)
-    layer, x = Conv1D(n_out, n_in) if conv else torch.nn.Linear(n_in, n_out), torch.randn(
-        3, 5, n_in
-    )
+    layer = Conv1D(n_out, n_in) if conv else torch.nn.Linear(n_in, n_out)
+    x = torch.randn(3, 5, n_in)
     assert sizes(layer) == (n_in, n_out)
     before, wrapped = layer(x), LoRA(layer, r, alpha)
     assert torch.equal(wrapped(x), before)
@@ -144,16 +143,11 @@ def test_a_layer(r, n_in, n_out, alpha, conv, seed):
 @given(r=st.integers(1, 30), width=st.integers(1, 30))
 def test_the_number_of_trained_weights(r, width):
     head, n = 2 * 32, 32
-    assert sum(p.numel() for p in trained(add_lora(small(), r)).values()) - head == 2 * r * (
-        (n + 3 * n) + (n + n) + (n + 4 * n) + (4 * n + n)
-    )
-    assert (
-        sum(p.numel() for p in trained(add_lora(small(), r, targets=("c_attn",))).values()) - head
-        == 2 * r * 4 * n
-    )
-    assert sum(p.numel() for p in trained(add_bottlenecks(small(), width)).values()) - head == 4 * (
-        2 * n * width + n + width
-    )
+    def count(model): return sum(p.numel() for p in trained(model).values()) - head
+    each_layer = (n + 3 * n) + (n + n) + (n + 4 * n) + (4 * n + n)
+    assert count(add_lora(small(), r)) == 2 * r * each_layer
+    assert count(add_lora(small(), r, targets=("c_attn",))) == 2 * r * 4 * n
+    assert count(add_bottlenecks(small(), width)) == 4 * (2 * n * width + n + width)
 
 
 def test_same_seed_same_adapter_and_the_random_numbers_outside_stay():
@@ -191,19 +185,14 @@ def test_bottlenecks_stand_behind_each_part():
         assert {n.rpartition(".")[2] for n in found} == wanted
         assert len(found) == {"tiny-gpt2": 8, "tiny-bert": 8, "tiny-t5": 10}[name]
     torch.manual_seed(0)
-    bert = add_bottlenecks(
-        BertForSequenceClassification(
-            BertConfig(
-                hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-                vocab_size=50,
-            )
-        )
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=50,
     )
-    assert sorted(
-        n.removeprefix("bert.encoder.layer.")
-        for n, m in bert.named_modules()
-        if isinstance(m, Bottleneck)
-    ) == [f"{i}.{part}output.dense" for i in (0, 1) for part in ("attention.", "")]
+    bert = add_bottlenecks(BertForSequenceClassification(config))
+    found = [n for n, m in bert.named_modules() if isinstance(m, Bottleneck)]
+    wanted = [f"{i}.{part}output.dense" for i in (0, 1) for part in ("attention.", "")]
+    assert sorted(n.removeprefix("bert.encoder.layer.") for n in found) == wanted
 
 
 def test_biases():
@@ -213,11 +202,9 @@ def test_biases():
     assert all(n.endswith("bias") or n == "score.weight" for n in trained(model))
     assert len(trained(model)) == 1 + sum(n.endswith("bias") for n, _ in base.named_parameters())
     train(model, rows)
-    assert all(
-        torch.equal(p, base.state_dict()[n])
-        for n, p in model.named_parameters()
-        if not p.requires_grad
-    )
+    was = base.state_dict()
+    frozen = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen and all(torch.equal(p, was[n]) for n, p in frozen.items())
     for name in ("tiny-bert", "tiny-t5"):
         with pytest.raises(InputError, match="no biases"): train_biases(family(name))
 
@@ -229,10 +216,7 @@ def test_biases():
         (lambda m: add_lora(m, r=-3), "r -3 –"),
         (lambda m: add_lora(m, r=2.5), "r 2.5 –"),
         (lambda m: add_lora(m, r=32), "r 32 – the narrowest layer has 32"),
-        (
-            lambda m: add_lora(m, targets=("q_proj",)),
-            "'q_proj' – no linear layer .* c_attn, c_fc, c_proj",
-        ),
+        (lambda m: add_lora(m, targets=("q_proj",)), "'q_proj' – no linear layer .* c_attn, c_fc"),
         (lambda m: add_lora(m, targets=("c_attn", "v")), "'v'"),
         (lambda m: add_lora(m, targets=("proj",)), "'proj'"),
         (lambda m: add_lora(m, targets=("score",)), "'score'"),
@@ -407,10 +391,8 @@ def test_equal_to_peft(peft, name):
 def test_their_layers_are_not_packed(peft):
     base, rows = small(), some()
     theirs = theirs_of(peft, copy.deepcopy(base), add_lora(copy.deepcopy(base), r=4, alpha=6))
-    with torch.no_grad():
-        theirs.get_submodule("base_model.model.transformer.h.0.mlp.c_fc").lora_B[
-            "default"
-        ].weight.normal_()
+    layer = theirs.get_submodule("base_model.model.transformer.h.0.mlp.c_fc")
+    with torch.no_grad(): layer.lora_B["default"].weight.normal_()
     for model in (theirs, theirs.base_model.model):
         assert not packable(model)
         batch = pad_batch([rows[i] for i in range(len(rows))], 0)
@@ -420,10 +402,9 @@ def test_their_layers_are_not_packed(peft):
 
 
 def test_the_package_does_without_peft():
-    for path in (ROOT / "course_lib").glob("*.py"):
-        found = [
-            n
-            for n in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(n, (ast.Import, ast.ImportFrom))
-        ]
-        assert not any("peft" in ast.unparse(n) for n in found), path
+    paths = list((ROOT / "course_lib").glob("*.py"))
+    assert len(paths) > 20
+    for path in paths:
+        nodes = ast.parse(path.read_text(encoding="utf-8")).body
+        found = [ast.unparse(n) for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom))]
+        assert not any("peft" in line for line in found), path

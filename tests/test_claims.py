@@ -56,14 +56,9 @@ def test_experiments_go_on(tmp_path, monkeypatch):
         return {"accuracy": 70 + seed % 3 + 5 * settings.get("dropout", 0)}
     monkeypatch.setitem(module.RUNS, "fine-tune", run)
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setitem(
-        CLAIMS,
-        "toy",
-        Claim(
-            "dropout helps",
-            {"0.3": gain(dropout=0.3), "0.1 and 0.3": gain(dropout=0.3, against={"dropout": 0.1})},
-        ),
-    )
+    more, still_more = gain(dropout=0.3), gain(dropout=0.3, against={"dropout": 0.1})
+    toy = Claim("dropout helps", {"0.3": more, "0.1 and 0.3": still_more})
+    monkeypatch.setitem(CLAIMS, "toy", toy)
     for _ in range(40):
         table = run_claims(["toy"], tmp_path / "often", minutes=1, say=lambda line: None)
     assert len(done) == len(set(done)) == 3 * 5
@@ -99,18 +94,13 @@ def test_every_effect_can_be_asked(name):
         if kind != "fine-tune": return dict.fromkeys(measured[kind], 50.0)
         assert settings.get("step") in {None, *STEPS}
         assert settings.get("lr_scheduler_type", "linear") in SCHEDULES
-        found = dict.fromkeys(
-            (
-                "accuracy", "balanced_accuracy", "macro_f1", "first_half", "second_half", "ece",
-                "tempered_ece", "negation", "loss", "last_loss", "lowest_loss", "steps", "tokens",
-            ),
-            50.0,
-        )
-        return (
-            {**found, **{f"flips: {k}": 0.1 for k in module.CHANGES}}
-            if settings.get("flips")
-            else found
-        )
+        names = """
+            accuracy balanced_accuracy macro_f1 first_half second_half ece tempered_ece negation
+            loss last_loss lowest_loss steps tokens
+        """.split()
+        found = dict.fromkeys(names, 50.0)
+        if settings.get("flips"): found |= {f"flips: {k}": 0.1 for k in module.CHANGES}
+        return found
     for effect in CLAIMS[name].effects.values(): assert np.isfinite(effect(get))
     assert CLAIMS[name].worth >= CLAIMS[name].least and CLAIMS[name].seeds >= 5
 
@@ -119,9 +109,8 @@ def test_rows_of_a_run():
     parts = draw(3, rows=200, noise=0.25, step="drop stop words")
     assert len(parts["train"]) == 200 and parts["train"].column_names == ["text", "label", "slice"]
     clean = draw(3, rows=200)
-    assert (
-        np.array(parts["train"]["label"][:]) != np.array(clean["train"]["label"][:])
-    ).sum() == 50
+    labels, true = (np.array(p["train"]["label"][:]) for p in (parts, clean))
+    assert (labels != true).sum() == 50
     assert parts["test"]["label"][:] == clean["test"]["label"][:]
     assert not any(" not " in t for t in parts["test"]["text"])
 
@@ -135,40 +124,34 @@ def test_runs_of_the_other_kinds(monkeypatch):
     assert 20 < asked["accuracy"] < 90
     assert 20 < asked["calibrated"] < 90
     assert asked == module.prompt_once(1, rows=40, shots=2) != module.prompt_once(1, rows=40)
-    losses = {
-        model: module.next_word_once(1, model=model)["loss"] / 100
-        for model in ("tiny-gpt2", "tiny-bert")
-    }
-    assert all(2 < loss < np.log(8192) for loss in losses.values())
-    assert losses["tiny-gpt2"] != losses["tiny-bert"]
-    monkeypatch.setattr(
-        module, "joint_against_separate",
-        lambda seed, rows, **settings: {t: {"joint": 0.5, "separate": 0.25, "n": 4} for t in rows},
+    gpt, bert = (
+        module.next_word_once(1, model=m)["loss"] / 100 for m in ("tiny-gpt2", "tiny-bert")
     )
-    assert module.joint_once(0, 8) == {
-        "reviews, joint": 50,
-        "reviews, separate": 25,
-        "news, joint": 50,
-        "news, separate": 25,
-    }
+    assert 2 < gpt < np.log(8192) and 2 < bert < np.log(8192) and gpt != bert
+
+    def both(seed, rows, **settings):
+        return {task: {"joint": 0.5, "separate": 0.25, "n": 4} for task in rows}
+
+    monkeypatch.setattr(module, "joint_against_separate", both)
+    reviews = {"reviews, joint": 50, "reviews, separate": 25}
+    assert module.joint_once(0, 8) == {**reviews, "news, joint": 50, "news, separate": 25}
 
 
 @pytest.mark.slow
 def test_a_checkpoint_made_from_more_or_less_text(monkeypatch):
-    """The same number of tokens is read, of eight times the text; no text of the test part is among
-    them."""
+    "As many tokens are read, of eight times the text; no text of the test part is among them."
     small, seen = draw(1, rows=40), []
+    real = module.token_stream
+
+    def token_stream(texts, tokenizer):
+        seen.extend(texts)
+        return real(texts, tokenizer)
+
     for part in ("validation", "test"): small[part] = small[part].select(range(60))
     monkeypatch.setattr(module, "draw", lambda seed, *rest: small)
-    monkeypatch.setattr(
-        module,
-        "token_stream",
-        lambda texts, tokenizer, real=module.token_stream: seen.extend(texts)
-        or real(texts, tokenizer),
-    )
-    whole, part = module.corpus_once(1, rows=40, steps=2), module.corpus_once(
-        1, rows=40, steps=2, share=0.125
-    )
+    monkeypatch.setattr(module, "token_stream", token_stream)
+    whole = module.corpus_once(1, rows=40, steps=2)
+    part = module.corpus_once(1, rows=40, steps=2, share=0.125)
     assert whole["read_tokens"] == part["read_tokens"] == 2 * 8 * 256
     assert 7 < whole["corpus_tokens"] / part["corpus_tokens"] < 9
     assert 0 <= part["accuracy"] <= 100
@@ -178,20 +161,13 @@ def test_a_checkpoint_made_from_more_or_less_text(monkeypatch):
 
 @pytest.mark.slow
 def test_a_small_run():
-    found = run_once(
-        1, rows=64, epochs=1, patience=1, frozen_layers=1, kept_layers=2, dropout=0.0, flips=True,
-        positive=0.2,
-    )
+    training = dict(epochs=1, patience=1, frozen_layers=1, kept_layers=2, dropout=0.0)
+    found, again = (run_once(1, rows=64, positive=0.2, flips=True, **training) for _ in range(2))
     assert found["steps"] == 4
-    assert all(np.isfinite(v) for v in found.values())
+    assert np.isfinite(list(found.values())).all()
     assert found["flips: upper case"] == 0
-    again = run_once(
-        1, rows=64, epochs=1, patience=1, frozen_layers=1, kept_layers=2, dropout=0.0, flips=True,
-        positive=0.2,
-    )
-    assert {k: v for k, v in found.items() if k != "seconds"} == {
-        k: v for k, v in again.items() if k != "seconds"
-    }
+    for run in (found, again): del run["seconds"]
+    assert found == again
 
 
 def test_the_shipped_ledger_is_what_its_numbers_say():
@@ -199,14 +175,9 @@ def test_the_shipped_ledger_is_what_its_numbers_say():
     assert set(ledger["claim"]) <= set(CLAIMS) and (ledger["seeds"] >= 5).all()
     for name, rows in ledger.groupby("claim"):
         assert rows["condition"].tolist() == list(CLAIMS[name].effects)
-        again = pd.DataFrame(
-            ledger_rows(
-                name,
-                {r.condition: [float(v) for v in r["values"].split()] for _, r in rows.iterrows()},
-            )
-        )
+        values = [[float(v) for v in text.split()] for text in rows["values"]]
+        again = pd.DataFrame(ledger_rows(name, dict(zip(rows["condition"], values))))
         assert again["verdict"].tolist() == rows["verdict"].tolist()
-        assert (rows["seeds"] == [len(v.split()) for v in rows["values"]]).all()
-        np.testing.assert_allclose(
-            again[["effect", "low", "high"]], rows[["effect", "low", "high"]], atol=0.01
-        )
+        assert rows["seeds"].tolist() == [len(v) for v in values]
+        columns = ["effect", "low", "high"]
+        np.testing.assert_allclose(again[columns], rows[columns], atol=0.01)

@@ -25,15 +25,8 @@ def answers(draw):
     never occur."""
     classes, n = draw(st.integers(2, 5)), draw(st.integers(1, 40))
     labels = np.array(draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n)))
-    z = np.array(
-        draw(
-            st.lists(
-                st.lists(st.integers(1, 4), min_size=classes, max_size=classes), min_size=n,
-                max_size=n,
-            )
-        ),
-        dtype=float,
-    )
+    row = st.lists(st.integers(1, 4), min_size=classes, max_size=classes)
+    z = np.array(draw(st.lists(row, min_size=n, max_size=n)), dtype=float)
     return labels, z / z.sum(-1, keepdims=True)
 
 
@@ -92,12 +85,9 @@ def test_bootstrap_agrees_with_scipy_and_has_its_coverage():
         (sample,), np.mean, method="percentile", n_resamples=3000, rng=0
     ).confidence_interval
     assert np.allclose(bootstrap_interval(np.mean, sample, resamples=3000), theirs, atol=0.02)
-    hits = sum(
-        low <= 0 <= high
-        for low, high in (
-            bootstrap_interval(np.mean, rng.normal(size=100), resamples=300) for _ in range(300)
-        )
-    )
+    samples = rng.normal(size=(300, 100))
+    intervals = [bootstrap_interval(np.mean, s, resamples=300) for s in samples]
+    hits = sum(low <= 0 <= high for low, high in intervals)
     assert 0.90 <= hits / 300 <= 0.98
 
 
@@ -156,22 +146,16 @@ def test_the_gain_is_paired():
     assert own["low"] < np.mean(
         worse == labels
     ), "the two intervals overlap, and yet the better one is better"
-    assert model_gain(labels, np.eye(2)[worse], np.eye(2)[worse]) == {
-        "value": 0,
-        "low": 0,
-        "high": 0,
-    }
+    nothing = {"value": 0, "low": 0, "high": 0}
+    assert model_gain(labels, np.eye(2)[worse], np.eye(2)[worse]) == nothing
 
 
 def test_the_test_part_has_one_door():
     splits, recipe = load_data("reviews"), {}
     name, rows = open_test(splits, recipe)
     assert name == "test"
-    assert {k: recipe["opened"][0][k] for k in ("split", "fingerprint", "rows")} == {
-        "split": "test",
-        "fingerprint": fingerprint(rows),
-        "rows": len(rows),
-    }
+    written = {"split": "test", "fingerprint": fingerprint(rows), "rows": len(rows)}
+    assert {k: recipe["opened"][0][k] for k in written} == written
     open_test(splits, recipe)
     assert len(recipe["opened"]) == 2, "each opening is written down"
     with pytest.raises(InputError, match="have changed"):
@@ -191,13 +175,10 @@ def test_worst_first():
 @pytest.mark.parametrize("classes", [2, 4, 30])
 def test_pictures_have_labels_for_any_number_of_classes(classes):
     rng = np.random.default_rng(0)
-    y, p, names = (
-        rng.integers(0, classes, 60),
-        rng.dirichlet(np.ones(classes), 60),
-        [f"class number {i} with a long name" for i in range(classes)],
-    )
-    for fig in (
-        plot_confusion(y, p.argmax(-1), names), plot_roc(y, p, names), plot_reliability(y, p)
-    ):
+    y = rng.integers(0, classes, 60)
+    p = rng.dirichlet(np.ones(classes), 60)
+    names = [f"class number {i} with a long name" for i in range(classes)]
+    confusion = plot_confusion(y, p.argmax(-1), names)
+    for fig in (confusion, plot_roc(y, p, names), plot_reliability(y, p)):
         ax = fig.axes[0]
         assert ax.get_xlabel() and ax.get_ylabel() and ax.get_title()

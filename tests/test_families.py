@@ -44,29 +44,22 @@ def folders(tmp_path_factory):
 def some():
     "Beginnings of reviews, from three words to eleven."
     train = load_data("reviews")["train"].select(range(32))
-    return {
-        "train": Dataset.from_dict(
-            {
-                "text": [" ".join(t.split()[: 3 + i % 9]) for i, t in enumerate(train["text"])],
-                "label": train["label"][:],
-            },
-            features=train.features,
-        )
-    }
+    texts = [" ".join(t.split()[:3 + i % 9]) for i, t in enumerate(train["text"])]
+    columns = {"text": texts, "label": train["label"][:]}
+    return {"train": Dataset.from_dict(columns, features=train.features)}
 
 
 @pytest.fixture(params=FAMILIES)
 def case(request, folders, some):
-    """A family's name, its folder, a fresh model with its tokenizer, and some rows of tokens of
-    different length."""
-    model, tokenizer = load(folders[request.param], labels=LABELS)
-    return (
-        request.param, folders[request.param], model, tokenizer,
-        tokenize(some, tokenizer, 48)["train"],
-    )
+    "A family's name, its folder, a fresh model, its tokenizer, and rows of different lengths."
+    family, folder = request.param, folders[request.param]
+    model, tokenizer = load(folder, labels=LABELS)
+    return family, folder, model, tokenizer, tokenize(some, tokenizer, 48)["train"]
 
 
 def unlabelled(rows): return [{"input_ids": rows[i]["input_ids"]} for i in range(len(rows))]
+
+
 def ask(model, batch):
     with torch.inference_mode():
         return model(**{k: v for k, v in batch.items() if k != "labels"}).logits
@@ -199,10 +192,9 @@ def test_batch_size_never_changes_a_score(case):
 
 def test_it_learns_and_is_saved(case, tmp_path):
     family, _, model, tokenizer, rows = case
-    before, weights, truth = (
-        predict_logits(model, rows), copy.deepcopy(model.state_dict()),
-        torch.tensor(rows["labels"]),
-    )
+    before = predict_logits(model, rows)
+    weights = copy.deepcopy(model.state_dict())
+    truth = torch.tensor(rows["labels"])
     history = fit(
         model, rows, epochs=3, batch_size=8, learning_rate=3e-3, device="cpu", bf16=False,
         progress=False,
@@ -451,7 +443,7 @@ def held(model, batch):
         if t.untyped_storage().data_ptr() not in own:
             found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t): model.train()(**batch).loss
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t): model.train()(**batch)
     return sum(found.values())
 
 

@@ -39,14 +39,9 @@ def test_reports_equal_scikit_learn(rows):
     )
     for name, values in zip(("precision", "recall", "f1", "support"), theirs):
         np.testing.assert_allclose(ours[name], values)
-    assert (
-        (ours["precision_low"] <= ours["precision"] + 1e-9)
-        & (ours["precision"] <= ours["precision_high"] + 1e-9)
-    ).all()
-    assert (
-        (ours["recall_low"] <= ours["recall"] + 1e-9)
-        & (ours["recall"] <= ours["recall_high"] + 1e-9)
-    ).all()
+    for name in ("precision", "recall"):
+        assert (ours[f"{name}_low"] <= ours[name] + 1e-9).all()
+        assert (ours[name] <= ours[f"{name}_high"] + 1e-9).all()
     for average in ("micro", "macro", "weighted"):
         np.testing.assert_allclose(
             list(averaged(labels, predictions, average).values()),
@@ -134,11 +129,12 @@ def test_intervals_keep_their_word(n):
 
 def test_schoolbook_interval_would_fail_that_test():
     easy = np.array([[0.49, 0.01], [0.01, 0.49]])
+
     def normal(y, p):
-        return (
-            accuracy(y, p) - 1.96 * (accuracy(y, p) * (1 - accuracy(y, p)) / 50) ** 0.5,
-            accuracy(y, p) + 1.96 * (accuracy(y, p) * (1 - accuracy(y, p)) / 50) ** 0.5,
-        )
+        share = accuracy(y, p)
+        half = 1.96 * (share * (1 - share) / 50) ** 0.5
+        return share - half, share + half
+
     assert coverage(normal, easy, 0.98, 50, 600) < 0.8
 
 
@@ -180,12 +176,10 @@ def test_paired_difference():
 @pytest.mark.parametrize("difference, disagreement", [(0.02, 0.1), (0.05, 0.2), (0.1, 0.15)])
 def test_the_planned_number_of_rows_finds_the_difference(difference, disagreement):
     rng, n = np.random.default_rng(0), rows_needed(difference, disagreement)
-    table = rng.multinomial(
-        n,
-        [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement],
-        size=800,
-    )
-    assert 0.72 < np.mean([binomtest(int(x), int(x + y)).pvalue < 0.05 for x, y, _ in table]) < 0.88
+    one, other = (disagreement + difference) / 2, (disagreement - difference) / 2
+    table = rng.multinomial(n, [one, other, 1 - disagreement], size=800)
+    found = [binomtest(int(x), int(x + y)).pvalue < 0.05 for x, y, _ in table]
+    assert 0.72 < np.mean(found) < 0.88
     with pytest.raises(ValueError): rows_needed(0.2, 0.1)
 
 
@@ -236,9 +230,6 @@ def test_a_verdict_for_any_counts(n, first, second):
         [(a ^ b)[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(200)],
         [2.5, 97.5],
     )
-    verdict = compare_verdict({
-        "n": n,
-        **mcnemar(a, b),
-        "difference": {"accuracy": {"value": a.mean() - b.mean(), "low": low, "high": high}},
-    })
+    difference = {"accuracy": {"value": a.mean() - b.mean(), "low": low, "high": high}}
+    verdict = compare_verdict({"n": n, **mcnemar(a, b), "difference": difference})
     assert ("same number" in verdict) == (first == second) and verdict.endswith(".")

@@ -1,5 +1,7 @@
-"""Prompting: each score equal to the model's own, whatever the batch; prompts that are never cut; a
-server's answers equal to the local ones, and each of its failures one line."""
+"""Prompting: each score equal to the model's own, whatever the batch; prompts that are never cut.
+
+A server's answers equal the local ones, and each of its failures is one line.
+"""
 import ast
 import json
 import math
@@ -24,20 +26,18 @@ from course_lib.prompting import (
     upload_file, wait_for_job, write_fine_tuning_file
 )
 
+
 def from_chapter(*names) -> dict:
-    """Functions that stand in the chapter without being exported, and what it imports, over the
-    module's own names."""
+    "Functions that the chapter doesn't export, and its imports, over the module's own names."
+    def wanted(node):
+        if isinstance(node, ast.FunctionDef): return node.name in names
+        return isinstance(node, (ast.Import, ast.ImportFrom))
+
     space = dict(vars(prompting))
     for cell in json.loads((ROOT / "nbs/09_prompting.ipynb").read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code": continue
         tree = ast.parse("".join(cell["source"]))
-        tree.body = [
-            n
-            for n in tree.body
-            if isinstance(n, (ast.Import, ast.ImportFrom))
-            or (isinstance(n, ast.FunctionDef)
-            and n.name in names)
-        ]
+        tree.body = [n for n in tree.body if wanted(n)]
         exec(compile(tree, "09_prompting", "exec"), space)
     return space
 
@@ -301,30 +301,15 @@ def end(url, key, **more):
 
 
 def test_a_server_gives_the_same_scores(gpt, reviews, server, key):
-    prompts = [
-        few_shot_prompt([("A joy. Naïve — “fine”.", "positive")], t, TEMPLATE, LONGER)
-        for t in [*reviews["validation"]["text"][:5], "Voilà 🎬 …"]
-    ]
+    texts, shown = reviews["validation"]["text"][:5], [("A joy. Naïve — “fine”.", "positive")]
+    prompts = [few_shot_prompt(shown, t, TEMPLATE, LONGER) for t in [*texts, "Voilà 🎬 …"]]
     with server() as (url, script, seen):
         found = endpoint_scores(end(url, key), prompts, LONGER, batch_size=4)
-        said = endpoint_answers(
-            end(url + "/", key), reviews["validation"]["text"][:5], "Which?", VERBALIZER
-        )
+        said = endpoint_answers(end(url + "/", key), texts, "Which?", VERBALIZER)
     assert np.abs(found - score_labels(*gpt, prompts, LONGER)).max().max() < 1e-3
     assert len(seen) == math.ceil(18 / 4) + 5
-    assert (
-        said
-        == score_labels(
-            *gpt,
-            [
-                few_shot_prompt([], t, TEMPLATE, VERBALIZER)
-                for t in reviews["validation"]["text"][:5]
-            ],
-            VERBALIZER,
-        )
-        .idxmax(axis=1)
-        .tolist()
-    )
+    asked = [few_shot_prompt([], t, TEMPLATE, VERBALIZER) for t in texts]
+    assert said == score_labels(*gpt, asked, VERBALIZER).idxmax(axis=1).tolist()
     assert all(h["Authorization"] == f"Bearer {KEY}" for _, h, _ in seen)
 
 
@@ -342,6 +327,18 @@ def test_without_a_key_none_is_sent(server, monkeypatch):
 
 def error(status, message="", headers=None, **more):
     return status, {"error": {"message": message, **more}}, headers or {}, 0
+
+
+def choices(word, score):
+    "An answer for two prompts, which ends in that token with that log-probability."
+    found = {"tokens": ["It was", word], "token_logprobs": [None, score], "text_offset": [0, 6]}
+    return 200, {"choices": [{"index": i, "logprobs": found} for i in (0, 1)]}, {}, 0
+
+
+NAN = (
+    b'{"choices": [{"index": 0, "logprobs": {"tokens": [" bad"], "token_logprobs": [NaN],'
+    b' "text_offset": [6]}}, {"index": 1}]}'
+)
 
 
 @pytest.mark.parametrize(
@@ -377,63 +374,9 @@ def error(status, message="", headers=None, **more):
             "no log-probabilities",
             1,
         ),
-        (
-            [(
-                200,
-                {
-                    "choices": [
-                        {
-                            "index": i,
-                            "logprobs": {
-                                "tokens": ["It was", " goo"],
-                                "token_logprobs": [None, -1.0],
-                                "text_offset": [0, 6],
-                            },
-                        }
-                        for i in (0, 1)
-                    ]
-                },
-                {},
-                0,
-            )],
-            "no token begins where",
-            1,
-        ),
-        (
-            [(
-                200,
-                {
-                    "choices": [
-                        {
-                            "index": i,
-                            "logprobs": {
-                                "tokens": ["It was", " bad"],
-                                "token_logprobs": [None, 3.0],
-                                "text_offset": [0, 6],
-                            },
-                        }
-                        for i in (0, 1)
-                    ]
-                },
-                {},
-                0,
-            )],
-            "gives 3.0 as a log-probability",
-            1,
-        ),
-        (
-            [(
-                200,
-                (
-                    b'{"choices": [{"index": 0, "logprobs": {"tokens": [" bad"], "token_logprobs":'
-                    b' [NaN], "text_offset": [6]}}, {"index": 1}]}'
-                ),
-                {},
-                0,
-            )],
-            "gives nan",
-            1,
-        ),
+        ([choices(" goo", -1.0)], "no token begins where", 1),
+        ([choices(" bad", 3.0)], "gives 3.0 as a log-probability", 1),
+        ([(200, NAN, {}, 0)], "gives nan", 1),
         (
             [(200, {}, {"Content-Length": "1000"}, 0)] * 3,
             "can't be reached .*IncompleteRead.*, 3 times",

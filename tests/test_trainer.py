@@ -1,5 +1,4 @@
-"""Chapter 8: what it says of Trainer, tried on other settings than its own, with the functions that
-stand in the chapter.
+"""Chapter 8: what it says of Trainer, tried on other settings than its own.
 
 The chapter makes no module, so its definitions are read out of the notebook.
 """
@@ -26,22 +25,20 @@ from course_lib.training import predict_logits
 
 
 def definitions(chapter: str) -> dict:
-    """What a notebook imports and defines at its top level, with its constants; nothing else of it
-    is run."""
+    "What a notebook imports and defines at its top level, with its constants; no more is run."
     space, kept = {}, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
     for cell in json.loads((ROOT / f"nbs/{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] != "code": continue
         tree = ast.parse("".join(cell["source"]))
-        tree.body = [
-            n
-            for n in tree.body
-            if isinstance(n, kept)
-            or (isinstance(n, ast.Assign)
-            and isinstance(n.targets[0], ast.Name)
-            and n.targets[0].id.isupper())
-        ]
+        tree.body = [n for n in tree.body if isinstance(n, kept) or is_constant(n)]
         exec(compile(tree, chapter, "exec"), space)
     return space
+
+
+def is_constant(node: ast.stmt) -> bool:
+    "Whether a name in capitals is given a value."
+    if not isinstance(node, ast.Assign): return False
+    return isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper()
 
 
 CHAPTER = definitions("08_trainer")
@@ -62,8 +59,7 @@ def quiet():
 
 @pytest.fixture(scope="module")
 def news():
-    """Splits, a model without dropout, one with it, the tokenizer, and the first 24 tokens of each
-    item."""
+    "Splits, a model without dropout, one with it, the tokenizer, 24 tokens of each item."
     splits = load_data("news", text="headline,lead")
     names = splits["train"].features["label"].names
     model, tokenizer = load("tiny-gpt2", labels=names)
@@ -76,9 +72,8 @@ def news():
 @pytest.mark.parametrize("name", CHAPTER["OLD"])
 def test_names_that_tutorials_still_print_are_gone(name, tmp_path):
     assert name not in SETTINGS
-    assert name in CHAPTER["said"](
-        lambda: TrainingArguments(str(tmp_path), **{name: CHAPTER["OLD"][name][0]})
-    )
+    old = {name: CHAPTER["OLD"][name][0]}
+    assert name in CHAPTER["said"](lambda: TrainingArguments(str(tmp_path), **old))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nbs").glob("*.ipynb")), ids=lambda p: p.stem)
@@ -101,37 +96,18 @@ def test_names_in_the_chapters_are_those_of_today(path):
 
 
 def test_settings_of_the_chapter_exist():
-    settings = {
-        *CHAPTER["QUIET"],
-        *CHAPTER["NAMES"].values(),
-        "eval_strategy",
-        "eval_steps",
-        "save_steps",
-        "save_total_limit",
-        "load_best_model_at_end",
-        "metric_for_best_model",
-        "greater_is_better",
-        "per_device_eval_batch_size",
-        "gradient_accumulation_steps",
-        "lr_scheduler_type",
-        "max_grad_norm",
-        "logging_nan_inf_filter",
-        "train_sampling_strategy",
-        "logging_steps",
-        "seed",
-    }
-    assert settings <= set(SETTINGS)
+    named = """
+        eval_strategy eval_steps save_steps save_total_limit load_best_model_at_end
+        metric_for_best_model greater_is_better per_device_eval_batch_size
+        gradient_accumulation_steps lr_scheduler_type max_grad_norm logging_nan_inf_filter
+        train_sampling_strategy logging_steps seed
+    """.split()
+    assert {*CHAPTER["QUIET"], *CHAPTER["NAMES"].values(), *named} <= set(SETTINGS)
     ours = inspect.signature(CHAPTER["fit"]).parameters
     assert set(CHAPTER["NAMES"]) <= set(ours)
-    parameters = inspect.signature(Trainer).parameters
-    assert {
-        "processing_class",
-        "compute_metrics",
-        "compute_loss_func",
-        "callbacks",
-        "data_collator",
-    } <= set(parameters)
-    assert "tokenizer" not in parameters
+    parameters = set(inspect.signature(Trainer).parameters)
+    named = "processing_class compute_metrics compute_loss_func callbacks data_collator".split()
+    assert set(named) <= parameters and "tokenizer" not in parameters
 
 
 @pytest.mark.parametrize(
@@ -147,26 +123,24 @@ def test_what_was_imported_once_is_gone(line):
 def test_three_ways_to_the_same_features(news, limit):
     splits, _, _, tokenizer, _ = news
     part = splits["validation"].select(range(30))
-    odd = datasets.concatenate_datasets([
-        part,
-        datasets.Dataset.from_dict(
-            {"text": ["a", "ÄÖ 漢字 🎈\nx", " \t spaces  ", "word " * 300], "label": [0, 1, 2, 0]},
-            features=part.features,
-        ),
-    ])
-    rows, mapped, ours = (
-        CHAPTER["News"](odd, tokenizer, limit), CHAPTER["encode"](odd, tokenizer, limit),
-        tokenize({"x": odd}, tokenizer, limit)["x"],
-    )
+    strange = {
+        "text": ["a", "ÄÖ 漢字 🎈\nx", " \t spaces  ", "word " * 300],
+        "label": [0, 1, 2, 0],
+    }
+    strange = datasets.Dataset.from_dict(strange, features=part.features)
+    odd = datasets.concatenate_datasets([part, strange])
+    rows = CHAPTER["News"](odd, tokenizer, limit)
+    mapped = CHAPTER["encode"](odd, tokenizer, limit)
+    ours = tokenize({"x": odd}, tokenizer, limit)["x"]
     assert len(rows) == len(odd)
     for i in range(len(odd)):
         assert rows[i]["input_ids"] == mapped[i]["input_ids"] == ours[i]["input_ids"]
         assert rows[i]["labels"] == odd[i]["label"] == ours[i]["labels"]
         assert 0 < len(rows[i]["input_ids"]) <= limit
-    batch, mine = DataCollatorWithPadding(tokenizer)(
-        [rows[i] for i in range(len(rows))]
-    ), pad_batch([ours[i] for i in range(len(ours))], tokenizer.pad_token_id)
-    assert set(batch) == set(mine) and all(torch.equal(batch[k], mine[k]) for k in mine)
+    batch = DataCollatorWithPadding(tokenizer)([rows[i] for i in range(len(rows))])
+    mine = pad_batch([ours[i] for i in range(len(ours))], tokenizer.pad_token_id)
+    assert set(batch) == set(mine)
+    for k in mine: assert torch.equal(batch[k], mine[k])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -185,27 +159,24 @@ def test_metrics_equal_scikit_learn(seed):
 def test_evaluation_does_not_depend_on_the_batch_size(news, tmp_path, size):
     _, still, _, tokenizer, tokens = news
     part = tokens["validation"].select(range(40))
-    found = CHAPTER["quiet_trainer"](
-        still, tokenizer, str(tmp_path), validation=part, per_device_eval_batch_size=size
-    ).predict(part)
+    where = dict(validation=part, per_device_eval_batch_size=size)
+    found = CHAPTER["quiet_trainer"](still, tokenizer, str(tmp_path), **where).predict(part)
     logits, labels = predict_logits(still, part), torch.tensor(part["labels"][:])
     assert np.abs(found.predictions - logits.numpy()).max() < 1e-5
     assert (found.label_ids == labels.numpy()).all()
-    assert found.metrics["test_loss"] == pytest.approx(
-        torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-5
-    )
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert found.metrics["test_loss"] == pytest.approx(loss, abs=1e-5)
 
 
 # The same run
 
 def drawn(seed: int) -> tuple:
-    """Random settings for both loops, and rows; the share of warm-up steps is one that both round
-    to the same number."""
+    "Random settings for both loops, and rows; both round the share of warm-up steps alike."
     rng = np.random.default_rng(seed)
-    rows, size, parts, epochs = (
-        int(rng.integers(9, 40)), int(rng.integers(2, 9)), int(rng.integers(1, 4)),
-        int(rng.integers(1, 3)),
-    )
+    rows = int(rng.integers(9, 40))
+    size = int(rng.integers(2, 9))
+    parts = int(rng.integers(1, 4))
+    epochs = int(rng.integers(1, 3))
     steps = epochs * -(-rows // (size * parts))
     warmup = float(rng.choice([0, max(0, steps // 2 - 0.3) / steps]))
     return rows, dict(
@@ -220,21 +191,22 @@ def drawn(seed: int) -> tuple:
 def test_trainer_takes_the_steps_of_fit(news, tmp_path, seed):
     _, still, _, tokenizer, tokens = news
     rows, settings = drawn(seed)
+    train, folder = tokens["train"].select(range(rows)), str(tmp_path)
     history, log, (ours, theirs) = CHAPTER["both"](
-        still, tokenizer, tokens["train"].select(range(rows)), str(tmp_path), CHAPTER["per_row"],
-        **settings,
+        still, tokenizer, train, folder, CHAPTER["per_row"], **settings
     )
-    assert len(history) == len(log) and (history["loss"] - log["loss"]).abs().max() < 1e-4, settings
+    assert len(history) == len(log)
+    assert (history["loss"] - log["loss"]).abs().max() < 1e-4, settings
     assert (history["learning_rate"] - log["learning_rate"]).abs().max() < 1e-12
     assert CHAPTER["distance"](ours, theirs) < 0.005 * CHAPTER["distance"](ours, still)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_is_not_divided_unless_told(news, tmp_path, parts):
-    """The day this fails, transformers has mended it (issue 47688), and the chapter has to be
-    written anew."""
+    "The day this fails, transformers has mended it (issue 47688), and the chapter has to change."
     _, still, _, tokenizer, tokens = news
-    rows, frozen = tokens["train"].select(range(32)), dict(
+    rows = tokens["train"].select(range(32))
+    frozen = dict(
         epochs=1, batch_size=4, gradient_accumulation_steps=parts, learning_rate=0.0
     )
     history, log, _ = CHAPTER["both"](still, tokenizer, rows, str(tmp_path), **frozen)
@@ -325,18 +297,14 @@ def test_real_ag_news_on_the_command_line(real_data, tmp_path):
     if not (real_data / "ag_news/train.csv").exists():
         pytest.skip("COURSE_REAL_DATA has no ag_news/train.csv")
     cells = json.loads((ROOT / "nbs/08_trainer.ipynb").read_text(encoding="utf-8"))["cells"]
-    line = next(
-        re.search(r"(?m)^course fine-tune .*ag_news.*$", "".join(c["source"]))[0]
-        for c in cells
-        if "course fine-tune --data \"$COURSE" in "".join(c["source"])
-    )
-    part = load_data(str(real_data / "ag_news/train.csv"), text="title,description", label="label")[
-        "validation"
-    ].select(range(120))
-    rows = [
-        {"label": int(r["label"]), **dict(zip(("title", "description"), r["text"].split("\n", 1)))}
-        for r in part
-    ]
+    text = "\n".join("".join(c["source"]) for c in cells)
+    line = re.search(r'(?m)^course fine-tune --data "\$COURSE.*ag_news.*$', text)[0]
+    path = str(real_data / "ag_news/train.csv")
+    part = load_data(path, text="title,description", label="label")["validation"].select(range(120))
+    rows = []
+    for r in part:
+        title, description = r["text"].split("\n", 1)
+        rows.append({"label": int(r["label"]), "title": title, "description": description})
     datasets.Dataset.from_list(rows).to_csv(tmp_path / "train.csv")
     words = [str(tmp_path / "train.csv") if "$COURSE" in w else w for w in line.split()[1:]]
     words[words.index("--out") + 1] = str(tmp_path / "run")
