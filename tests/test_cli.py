@@ -88,12 +88,32 @@ def test_the_main_job_beats_guessing_clearly(first_run):
 
 
 def test_the_saved_model_loads_in_a_fresh_process(first_run):
-    texts = ["Not once did I look at my watch.", "Dull.", "The dog is the only one who can act, and he is gone after ten minutes."]
-    here = (AutoTokenizer.from_pretrained(first_run[0] / "model"), AutoModelForSequenceClassification.from_pretrained(first_run[0] / "model"))
-    with torch.inference_mode(): alone = [here[1](**here[0](t, return_tensors="pt")).logits[0].tolist() for t in texts]
-    program = ("import sys, json, torch; from transformers import AutoModelForSequenceClassification as M, AutoTokenizer as T; t, m = T.from_pretrained(sys.argv[1]), M.from_pretrained(sys.argv[1])\n"
-               "with torch.inference_mode(): print(json.dumps(m(**t(json.loads(sys.argv[2]), padding='max_length', max_length=99, return_tensors='pt')).logits.tolist()))")
-    there = subprocess.run([sys.executable, "-c", program, first_run[0] / "model", json.dumps(texts)], capture_output=True, text=True, check=True, cwd="/", env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    texts = [
+        "Not once did I look at my watch.",
+        "Dull.",
+        "The dog is the only one who can act, and he is gone after ten minutes.",
+    ]
+    here = (
+        AutoTokenizer.from_pretrained(first_run[0] / "model"),
+        AutoModelForSequenceClassification.from_pretrained(first_run[0] / "model"),
+    )
+    with torch.inference_mode():
+        alone = [here[1](**here[0](t, return_tensors="pt")).logits[0].tolist() for t in texts]
+    program = (
+        "import sys, json, torch; from transformers import AutoModelForSequenceClassification as M,"
+        " AutoTokenizer as T; t, m = T.from_pretrained(sys.argv[1]),"
+        " M.from_pretrained(sys.argv[1])\nwith torch.inference_mode():"
+        " print(json.dumps(m(**t(json.loads(sys.argv[2]), padding='max_length', max_length=99,"
+        " return_tensors='pt')).logits.tolist()))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", program, first_run[0] / "model", json.dumps(texts)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     assert torch.allclose(torch.tensor(json.loads(there.stdout)), torch.tensor(alone), atol=1e-5)
     assert here[1].config.id2label == {0: "negative", 1: "positive"}
 
@@ -101,10 +121,16 @@ def test_the_saved_model_loads_in_a_fresh_process(first_run):
 def test_a_second_run_is_bit_equal(small_run, data, tmp_path):
     assert run_course("fine-tune", "--data", data, "--out", tmp_path / "again", *QUICK,
                       anew=True).returncode == 0
-    assert digest(small_run / "model/model.safetensors") == digest(tmp_path / "again/model/model.safetensors")
-    assert json.loads((small_run / "metrics.json").read_text()) == json.loads((tmp_path / "again/metrics.json").read_text())
+    assert digest(small_run / "model/model.safetensors") == digest(
+        tmp_path / "again/model/model.safetensors"
+    )
+    assert json.loads((small_run / "metrics.json").read_text()) == json.loads(
+        (tmp_path / "again/metrics.json").read_text()
+    )
     run_course("fine-tune", "--data", data, "--out", tmp_path / "other", "--seed", "1", *QUICK)
-    assert digest(small_run / "model/model.safetensors") != digest(tmp_path / "other/model/model.safetensors")
+    assert digest(small_run / "model/model.safetensors") != digest(
+        tmp_path / "other/model/model.safetensors"
+    )
 
 
 def test_killed_and_resumed_is_bit_equal(data, tmp_path):
@@ -121,7 +147,9 @@ def test_killed_and_resumed_is_bit_equal(data, tmp_path):
     refused = run_course(*arguments, tmp_path / "cut")
     assert refused.returncode == 2 and "--resume" in refused.stderr
     assert run_course(*arguments, tmp_path / "cut", "--resume").returncode == 0
-    assert digest(tmp_path / "whole/model/model.safetensors") == digest(tmp_path / "cut/model/model.safetensors")
+    assert digest(tmp_path / "whole/model/model.safetensors") == digest(
+        tmp_path / "cut/model/model.safetensors"
+    )
     assert not [p for p in (tmp_path / "cut").rglob(".*")], "no temporary files may be left"
 
 
@@ -156,7 +184,9 @@ def test_force_never_deletes_what_is_not_of_a_run(data, small_run, tmp_path):
     assert (run / "model/model.safetensors").exists()
     done = run_course("fine-tune", "--data", data, "--out", run, "--force", "--device",
                       "nonsense", *QUICK)
-    assert done.returncode == 2 and (run / "metrics.json").exists(), "an old run must survive a mistake in the new one"
+    assert (
+        done.returncode == 2 and (run / "metrics.json").exists()
+    ), "an old run must survive a mistake in the new one"
 
 
 def test_evaluating_after_the_training_file_got_a_new_class(tmp_path):
@@ -164,7 +194,9 @@ def test_evaluating_after_the_training_file_got_a_new_class(tmp_path):
     assert run_course("fine-tune", "--data", tmp_path / "films.csv", "--out", tmp_path / "run",
                       *QUICK).returncode == 0
     rows().to_csv(tmp_path / "new.csv", index=False)
-    pd.concat([rows(), pd.DataFrame({"text": [f"so so {i}" for i in range(20)], "label": "meh"})]).to_csv(tmp_path / "films.csv", index=False)
+    pd.concat(
+        [rows(), pd.DataFrame({"text": [f"so so {i}" for i in range(20)], "label": "meh"})]
+    ).to_csv(tmp_path / "films.csv", index=False)
     done = run_course("evaluate", tmp_path / "run", "--data", tmp_path / "new.csv", "--json")
     assert done.returncode == 0 and set(json.loads(done.stdout)["baselines"]) == {"majority"}
 
@@ -203,8 +235,10 @@ def test_compare(small_run, data, tmp_path):
     first, second, difference = (found[k]["accuracy"]["value"]
                                  for k in ("first", "second", "difference"))
     assert first - second == pytest.approx(difference)
-    alone = [json.loads(run_course("evaluate", run, "--data", data,
-                                   "--json").stdout)["metrics"] for run in (small_run, tmp_path / "weak")]
+    alone = [
+        json.loads(run_course("evaluate", run, "--data", data, "--json").stdout)["metrics"]
+        for run in (small_run, tmp_path / "weak")
+    ]
     assert [found[k]["accuracy"] for k in ("first", "second")] == [a["accuracy"] for a in alone]
     turned = json.loads(run_course("compare", tmp_path / "weak", small_run, "--data", data,
                                    "--json").stdout)
@@ -257,7 +291,11 @@ def test_predict(small_run):
     piped = run_course("predict", small_run, "-",
                        input="a lovely film\r\nan awful film – ünïcode 🎬\n")
     assert piped.stdout == done.stdout
-    for raw, words in (b"a\n\nb\n", "text 2 – is empty"), (b"caf\xe9\n", "not UTF-8"), (b"", "is empty"):
+    for raw, words in (
+        (b"a\n\nb\n", "text 2 – is empty"),
+        (b"caf\xe9\n", "not UTF-8"),
+        (b"", "is empty"),
+    ):
         bad = run_course("predict", small_run, "-", input=raw, text=False)
         assert bad.returncode == 2 and words in bad.stderr.decode() and bad.stdout == b""
 
@@ -294,13 +332,21 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path, monkeypatch, capfd):
-    "In this process, which saves the start of Python; the exit codes of a process of its own are tested below."
+    """In this process, which saves the start of Python; the exit codes of a process of its own are
+    tested below."""
     options, name, raw, words = BAD[case]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     if raw is not None: (tmp_path / name).write_bytes(raw)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SystemExit) as end: main(["fine-tune", "--data", name, *([] if "--out" in options else ["--out", "run"]), *options])
+    with pytest.raises(SystemExit) as end:
+        main([
+            "fine-tune",
+            "--data",
+            name,
+            *([] if "--out" in options else ["--out", "run"]),
+            *options,
+        ])
     out, error = capfd.readouterr()
     assert end.value.code == 2 and words in error and error.count("\n") == 1 and out == ""
     assert "Traceback" not in error
@@ -331,7 +377,8 @@ def test_a_run_with_lora(tmp_path, data, model):
     assert recipe["learning_rate"] == pytest.approx(10 * LEARNING_RATES[model])
     texts = ["a lovely film", "awful"]
     plain, _ = load(str(out / "model"), labels=["neg", "pos"])
-    untouched, tokenizer = load(model, labels=["neg", "pos"], seed=5)             # another head: the adapter brings its own
+    # another head: the adapter brings its own
+    untouched, tokenizer = load(model, labels=["neg", "pos"], seed=5)
     assert f"load('{model}', labels=['neg', 'pos'])" in (out / "adapter/README.md").read_text()
     config = json.loads((out / "adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == model
@@ -349,34 +396,50 @@ def test_lora_that_cannot_be(tmp_path, monkeypatch, capsys, data):
     with pytest.raises(InputError, match="lora.rank 192 – the narrowest layer"):
         fine_tune(Recipe(data=str(data), lora_rank=192), tmp_path / "run")
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(InputError, match=r"course-lib\[adapters\]"): fine_tune(Recipe(data=str(data), lora_rank=2), tmp_path / "run")
+    with pytest.raises(InputError, match=r"course-lib\[adapters\]"):
+        fine_tune(Recipe(data=str(data), lora_rank=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_none(tmp_path, small_run):
-    for arguments in (["evaluate", tmp_path, "--data", "reviews"], ["predict", tmp_path / "x", "A"]):
+    for arguments in (
+        ["evaluate", tmp_path, "--data", "reviews"],
+        ["predict", tmp_path / "x", "A"],
+    ):
         done = run_course(*arguments)
         assert done.returncode == 2 and "no run folder" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
 def test_misuse_of_the_command_line():
-    for arguments in (["fine-tune"], ["nonsense"], ["run", "--seed", "x"], ["run", "--preset", "huge"]):
+    for arguments in (
+        ["fine-tune"],
+        ["nonsense"],
+        ["run", "--seed", "x"],
+        ["run", "--preset", "huge"],
+    ):
         done = run_course(*arguments)
         assert done.returncode == 2 and done.stderr.startswith("course: ")
         assert done.stderr.count("\n") == 1 and done.stdout == ""
     gone = run_course("fine-tune", "--data", "gone.csv")
     assert gone.returncode == 2 and gone.stderr.count("\n") == 1 and "no such file" in gone.stderr
     assert run_course("--help").returncode == run_course().returncode == 0
-    for arguments in (["nonsense"], ["predict", "nowhere", "A"]):          # a new Python says the same as the fork of one that has read the libraries
+    for arguments in (
+        ["nonsense"],
+        ["predict", "nowhere", "A"],
+    ):  # a new Python says the same as the fork of one that has read the libraries
         new, fork = run_course(*arguments, anew=True), run_course(*arguments)
-        assert (new.returncode, new.stdout, new.stderr) == (fork.returncode, fork.stdout, fork.stderr)
+        assert (new.returncode, new.stdout, new.stderr) == (
+            fork.returncode, fork.stdout, fork.stderr
+        )
 
 
 def test_real_rotten_tomatoes(real_data, tmp_path):
     "Two thousand of the sentences to train on, all that are for validation."
     folder = real_data / "rotten_tomatoes"
-    pd.read_csv(folder / "train.csv").groupby("label").sample(1000, random_state=0).to_csv(tmp_path / "some.csv", index=False)
+    pd.read_csv(folder / "train.csv").groupby("label").sample(1000, random_state=0).to_csv(
+        tmp_path / "some.csv", index=False
+    )
     done = run_course("fine-tune", "--data", tmp_path / "some.csv", "--validation",
                       folder / "validation.csv", "--out", tmp_path / "rt", "--epochs", "1")
     assert done.returncode == 0, done.stderr
@@ -392,12 +455,19 @@ def test_real_rotten_tomatoes(real_data, tmp_path):
 
 
 def test_real_ag_news(real_data, tmp_path):
-    pd.read_csv(real_data / "ag_news" / "train.csv").sample(2500, random_state=0).to_csv(tmp_path / "some.csv", index=False)
+    pd.read_csv(real_data / "ag_news" / "train.csv").sample(2500, random_state=0).to_csv(
+        tmp_path / "some.csv", index=False
+    )
     done = run_course("fine-tune", "--data", tmp_path / "some.csv", "--text", "title,description",
                       "--out", tmp_path / "ag", "--epochs", "1", "--max-length", "48")
     assert done.returncode == 0, done.stderr
     result = json.loads(run_course("evaluate", tmp_path / "ag", "--data", tmp_path / "some.csv",
                                    "--json").stdout)
-    assert set(json.loads((tmp_path / "ag/recipe.json").read_text())["classes"]) == {"0", "1", "2", "3"}
+    assert set(json.loads((tmp_path / "ag/recipe.json").read_text())["classes"]) == {
+        "0",
+        "1",
+        "2",
+        "3",
+    }
     assert result["metrics"]["accuracy"]["low"] > 0.6
     assert json.loads((tmp_path / "ag/metrics.json").read_text())["split"] == "test"
