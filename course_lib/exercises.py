@@ -223,7 +223,7 @@ def keep_what_is_there(out: Path, made: dict, force: bool) -> None:
         if wanted is not None and path.is_dir():
             raise InputError(f"{path} – is a folder where a notebook belongs – {ELSEWHERE}")
         plain = path.is_file() and not path.is_symlink()
-        if force or plain and path.read_bytes() == wanted: continue
+        if force or (plain and path.read_bytes() == wanted): continue
         raise InputError(f"{path} – is there already, and not what would be written – "
                          f"{ELSEWHERE}, or force=True to replace the notebooks of that name")
 
