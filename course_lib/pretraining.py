@@ -139,7 +139,7 @@ def partition(total: int, parts: int, rng: torch.Generator) -> list: # of `parts
     ends = {"prepend": torch.tensor([0]), "append": torch.tensor([total])}
     return torch.diff(cuts, **ends).tolist()
 
-# %% ../nbs/10_pretraining.ipynb #bdb219f6
+# %% ../nbs/10_pretraining.ipynb #1e3bf351
 def cut_gaps(row: list, marks: list, kept: list, cut: list) -> tuple: # (what is left, what was cut)
     "The row with a mark for each gap, and the marks with what was there."
     left, right, at = [], [], 0
@@ -315,9 +315,11 @@ def over_stream(family: str, tokenizer: PreTrainedTokenizerBase, stream: np.ndar
                ) -> Callable: # settings -> Plan, for `fit`
     "Rows of a stream, those of each step determined by its number."
     def plan(settings: Settings) -> Plan:
+        size = settings.batch_size * settings.gradient_accumulation_steps
         def parts(step):
-            rows = draw_rows(stream, settings.batch_size, step, settings.seed)
-            return [("pretraining", hide(family, tokenizer, rows, step))]
+            drawn = draw_rows(stream, size, step, settings.seed)
+            rows = hide(family, tokenizer, drawn, step)
+            return [("pretraining", part) for part in batches(rows, settings.batch_size)]
         mark = f"{family} {steps} {hashlib.sha256(stream.tobytes()).hexdigest()}"
         return Plan(steps, per_epoch or steps, parts, {}, mark)
     return plan
