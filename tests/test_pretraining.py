@@ -203,7 +203,8 @@ def test_a_log_is_made_of_means():
     assert list(log.columns) == ["step", "tokens", "loss", "cosine_loss", "learning_rate",
                                  "seconds", "perplexity"]
     assert list(log["step"]) == [100, 200, 250] and list(log["tokens"]) == [1000, 2000, 2500]
-    assert log["loss"].tolist() == pytest.approx([(1 / p).mean() for p in np.split(steps, [100, 200])])
+    means = [(1 / part).mean() for part in np.split(steps, [100, 200])]
+    assert log["loss"].tolist() == pytest.approx(means)
     assert log["cosine_loss"].tolist() == pytest.approx([0.0505, 0.1505, 0.2255])
     assert list(log["seconds"]) == [12.3, 24.6, 30.8]
     assert math.isnan(log["perplexity"][0]) and list(log["perplexity"][1:]) == [7.389, 2.718]
@@ -303,7 +304,7 @@ def test_teacher_states_do_not_depend_on_company():
 
 
 def test_killed_and_resumed_ends_the_same(corpus, tmp_path):
-    "SIGKILL at some moment after the first checkpoint; the weights are those of the run that nobody disturbed."
+    "SIGKILL after the first checkpoint; the weights are those of a run that nobody disturbed."
     killed, tokens = tmp_path / "killed", str(24 * 8 * LENGTH)
     arguments = ["pretrain", "--corpus", str(corpus), "--family", "gpt2", "--tokens", tokens]
     command = [sys.executable, "-m", "course_lib", *arguments, "--out", str(killed)]
@@ -380,8 +381,9 @@ def test_the_model_cards_are_up_to_date(name):
 
 
 def test_shipped_checkpoints_share_vocabulary_and_corpus():
-    first, *others = [json.loads(shipped(f"models/{n}/tokenizer.json").read_text()) for n in SHIPPED]
-    assert all(t["model"] == first["model"] and t["truncation"] is None for t in (first, *others))
+    files = [shipped(f"models/{name}/tokenizer.json") for name in SHIPPED]
+    found = [json.loads(file.read_text()) for file in files]
+    assert all(t["model"] == found[0]["model"] and t["truncation"] is None for t in found)
     tokens = [pd.read_csv(shipped(f"models/{n}/log.csv"))["tokens"].iloc[-1] for n in SHIPPED]
     sizes = [load(n, labels=["a", "b"])[0].num_parameters() for n in SHIPPED]
     assert max(tokens) - min(tokens) < 0.01 * max(tokens) and max(sizes) < 1.2 * min(sizes)
