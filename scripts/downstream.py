@@ -19,10 +19,11 @@ from transformers import AutoModelForSequenceClassification
 
 from course_lib.data import fingerprint, load_data, shipped
 from course_lib.evaluation import tfidf_baseline
+from course_lib.files import write_atomically
 from course_lib.models import find_model, load
-from course_lib.runs import LEARNING_RATES, PRESETS
+from course_lib.recipe import LEARNING_RATES, PRESETS
 from course_lib.tokens import tokenize
-from course_lib.training import fit, predict_logits, write_atomically
+from course_lib.training import fit, predict_logits
 
 TABLE = shipped("models") / "downstream.csv"
 SMALL = {1000: {"epochs": 6}, 200: {"epochs": 15, "learning_rate": 5e-4}} # what few rows change
