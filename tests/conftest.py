@@ -79,9 +79,9 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_collection_modifyitems(items):
-    "The main job takes long, and so does every test that looks at it."
+    "The main job and the site take long, and so does every test that looks at them."
     for item in items:
-        if "first_run" in getattr(item, "fixturenames", []): item.add_marker("slow")
+        if {"first_run", "prepared"} & set(getattr(item, "fixturenames", [])): item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -55,6 +55,7 @@ def clone(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_chapter_added_as_contributing_says_passes(clone):
     last = max((p for p in pages() if number_of(p)), key=lambda p: int(number_of(p)))
     number = str(int(number_of(last)) + 1)

@@ -118,6 +118,7 @@ def test_the_saved_model_loads_in_a_fresh_process(first_run):
     assert here[1].config.id2label == {0: "negative", 1: "positive"}
 
 
+@pytest.mark.slow
 def test_a_second_run_is_bit_equal(small_run, data, tmp_path):
     assert run_course("fine-tune", "--data", data, "--out", tmp_path / "again", *QUICK,
                       anew=True).returncode == 0
@@ -133,6 +134,7 @@ def test_a_second_run_is_bit_equal(small_run, data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bit_equal(data, tmp_path):
     "SIGKILL after the first epoch's checkpoint; `--resume` ends where the uncut run does."
     arguments = ["fine-tune", "--data", str(data), "--epochs", "3", "--batch-size", "4", "--out"]
@@ -411,6 +413,7 @@ def test_a_run_that_is_none(tmp_path, small_run):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_misuse_of_the_command_line():
     for arguments in (
         ["fine-tune"],

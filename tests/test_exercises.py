@@ -279,6 +279,7 @@ def test_stubs_give_none(hand_in):
     (replace_source("s1", "def check(*a, **k): return 2.0\ndef two(): return 7"),
      {"9.1": 0, "9.2": 0}, "✗ It is two."),
 ], ids=lambda v: v if isinstance(v, str) else None)
+@pytest.mark.slow
 def test_what_learners_hand_in(hand_in, change, points, said):
     found = hand_in(change, seconds=8)
     assert by_id(found) == points and found["points"] == sum(points.values())
@@ -299,6 +300,7 @@ NO_SUBMISSIONS = {
     "i.ipynb": (NO_CELLS % '{"course": 3}', "not from a chapter")}
 
 
+@pytest.mark.slow
 def test_files_that_are_no_submissions(hand_in, tmp_path):
     for name, (content, why) in NO_SUBMISSIONS.items():
         (tmp_path / name).write_text(content)
@@ -430,6 +432,7 @@ def test_a_solved_chapter_is_graded_from_the_command_line(built, tmp_path):
     assert course("grade", tmp_path / "nothing.ipynb") == 2
 
 
+@pytest.mark.slow
 def test_grades_in_the_terminal(hand_in, tmp_path, capsys):
     hand_in(fill_and("def three(): return 5"))
     (tmp_path / "all").mkdir()

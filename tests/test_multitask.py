@@ -316,6 +316,7 @@ def test_both_sides_see_the_same_rows(monkeypatch):
         assert joint == separate and sum(map(len, joint)) == 2 * 20
 
 
+@pytest.mark.slow
 def test_the_experiment():
     options = {"rows": {"reviews": 16, "news": 16}, "epochs": 1, "device": "cpu"}
     first, again = (joint_against_separate(1, **options) for _ in range(2))

@@ -62,6 +62,7 @@ OTHER = dict(lr=2e-4, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.1)
 
 
 @pytest.mark.parametrize("settings, steps", [(dict(lr=5e-4), 1000), (OTHER, 200)])
+@pytest.mark.slow
 def test_adamw_equals_torch_on_a_real_model(base, settings, steps):
     """Both kinds of torch's, on the same gradients; one of the layers will do.
 
@@ -239,6 +240,7 @@ def test_resuming_where_nothing_was_begun(base, tmp_path):
     assert same(a, b)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments():
     "A short version of the script, which does the same more often."
     script = Path(__file__).with_name("kill_and_resume.py")

@@ -114,6 +114,7 @@ def test_token_loss_is_the_models_own(family, tokenizers):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_the_distilled_state_is_the_one_a_classifier_reads(family, random_models):
     model, tokenizer = load(str(random_models[family]), labels=["a", "b"])
     body = CLASSES[family].from_pretrained(random_models[family], dtype=torch.float32).eval()
@@ -253,6 +254,7 @@ def corpus(tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_pretrain_gives_a_model_that_loads_and_trains(family, corpus, tmp_path):
     out, usual = tmp_path / "m", {"tokens": 12 * 8 * LENGTH, "progress": False}
     log = pretrain([corpus], family, out, **usual)
@@ -270,6 +272,7 @@ def test_pretrain_gives_a_model_that_loads_and_trains(family, corpus, tmp_path):
     assert pretrain([corpus], family, out, **usual, resume=True).equals(log)
 
 
+@pytest.mark.slow
 def test_distilling_from_any_encoder(corpus, tmp_path):
     out, usual = tmp_path / "m", {"tokens": 10 * 8 * LENGTH, "progress": False}
     log = pretrain([corpus], "gpt2", out, teacher="tiny-gpt2", **usual)
@@ -283,6 +286,7 @@ def test_distilling_from_any_encoder(corpus, tmp_path):
     assert not torch.equal(plain.base_model.wte.weight, distilled.base_model.wte.weight)
 
 
+@pytest.mark.slow
 def test_a_distillation_that_was_cut_off_ends_the_same(corpus, tmp_path, monkeypatch):
     usual = {"teacher": "tiny-gpt2", "tokens": 2 * 8 * LENGTH, "progress": False}
     wanted = pretrain([corpus], "bert", tmp_path / "whole", **usual)
@@ -307,6 +311,7 @@ def test_teacher_states_do_not_depend_on_company():
     assert np.abs(both[0].astype(float) - alone[0]).max() < 0.02 and both.shape[1] == 2 * 192
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_the_same(corpus, tmp_path):
     "SIGKILL after the first checkpoint; the weights are those of a run that nobody disturbed."
     killed, tokens = tmp_path / "killed", str(24 * 8 * LENGTH)

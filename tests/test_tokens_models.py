@@ -68,6 +68,7 @@ def test_the_tokenizer_loses_nothing_but_case(tiny, text):
     assert normalize("NFC", decoded.strip()) == normalize("NFC", expected.strip())
 
 
+@pytest.mark.slow
 def test_real_gpt2_shape_takes_a_step(tmp_path, tiny):
     "GPT-2 small's own configuration and vocabulary size, without a padding token, as on the hub."
     GPT2LMHeadModel(GPT2Config()).save_pretrained(tmp_path)
@@ -93,6 +94,7 @@ def test_real_gpt2_shape_takes_a_step(tmp_path, tiny):
     assert not torch.equal(before, model.score.weight)
 
 
+@pytest.mark.slow
 def test_gpt2_without_a_network():
     program = "from course_lib.models import load; load('gpt2')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,

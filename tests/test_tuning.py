@@ -50,6 +50,7 @@ def test_dropout_and_frozen_layers_have_an_effect(splits):
     assert layer[0].p == 0.4
 
 
+@pytest.mark.slow
 def test_the_finder_stops_when_the_loss_explodes(splits):
     curve = find_learning_rate(splits, highest=10, steps=60)
     assert curve["learning_rate"].is_monotonic_increasing
@@ -59,6 +60,7 @@ def test_the_finder_stops_when_the_loss_explodes(splits):
     assert suggest_learning_rate(curve) < curve["learning_rate"].iloc[-1]
 
 
+@pytest.mark.slow
 def test_the_panel_runs_stops_and_shows_errors(splits):
     panel = Panel(splits, models=("tiny-gpt2", "nowhere"))
     assert set(panel.controls) == {"model", *CONTROLS}
@@ -108,6 +110,7 @@ def test_an_estimate_grows_with_the_epochs(splits):
     assert 3 < ten / one < 30
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_stopped(splits, tmp_path):
     storage, space = f"sqlite:///{tmp_path}/search.db", {
         "learning_rate": (1e-5, 1e-2),
