@@ -81,7 +81,8 @@ def pytest_runtest_makereport(item, call):
 def pytest_collection_modifyitems(items):
     "The main job and the site take long, and so does every test that looks at them."
     for item in items:
-        if {"first_run", "prepared"} & set(getattr(item, "fixturenames", [])): item.add_marker("slow")
+        used = set(getattr(item, "fixturenames", []))
+        if used & {"first_run", "prepared"}: item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)
