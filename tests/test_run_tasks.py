@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from course_lib import models, runs
 from course_lib.recipe import Recipe, Settings, setting
@@ -37,12 +37,7 @@ def as_they_are(splits, names):
 def with_ratings(splits, tokenizer, max_length):
     "Token ids, and the class as a number."
     tokens = tokenize(splits, tokenizer, max_length)
-    return {name: part.cast_column("labels", part.features["labels"].names and value("float32"))
-            for name, part in tokens.items()}
-
-def value(kind):
-    from datasets import Value
-    return Value(kind)
+    return {name: part.cast_column("labels", Value("float32")) for name, part in tokens.items()}
 
 def predict_ratings(model, rows):
     "A number for each row."
@@ -134,3 +129,28 @@ def test_the_kept_weights_are_recorded(table, tmp_path):
     found = json.loads((last / "recipe.json").read_text())["kept"]
     assert found["epoch"] == 3 and found["by"] is None
     assert "the weights of epoch 3, the last one, were kept" in (last / "README.md").read_text()
+
+def test_every_field_of_the_recipe_is_an_option():
+    from course_lib import cli
+    options = inspect.signature(cli.fine_tune).parameters
+    assert {f.name for f in fields(Recipe)} <= set(options)
+    for f in fields(Recipe):
+        if f.name != "data": assert options[f.name].default == f.default, f.name
+
+def test_a_new_field_is_an_option(monkeypatch):
+    import typer
+    from course_lib import cli
+    from typer.testing import CliRunner
+    new = ("label_smoothing", float, setting(0.1, 0, 1, "share of the target for the others"))
+    monkeypatch.setattr(cli, "Recipe", make_dataclass("Wider", [new], bases=(Recipe,)))
+    app, got = typer.Typer(), {}
+
+    @app.command()
+    @cli.takes_recipe
+    def train(data: str, **settings): got.update(settings)
+
+    helped = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert "--label-smoothing" in helped.output and "Share of the target" in helped.output
+    done = CliRunner().invoke(app, ["reviews", "--label-smoothing", "0.2", "--no-bf16"])
+    assert done.exit_code == 0 and got["label_smoothing"] == 0.2 and got["bf16"] is False
+    assert got["epochs"] == Settings.epochs and got["learning_rate"] is None
