@@ -1,14 +1,19 @@
-# course: set up and run the main job · test: everything checked · lab: open the chapters
+# course: set up and run the main job · check: the quick tests · test: all of them · lab: open the chapters
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: course test lab docs notebooks bench claims clean
+.PHONY: course check test lab docs notebooks bench claims clean
 
 course: .venv/course   ## set up, fine-tune, say where the plot and the model are
 	$(BIN)/course run --out runs/first --force
 
+check: .venv/dev       ## in three minutes: ruff, the package agrees with the notebooks, the tests that train nothing long
+	$(BIN)/ruff check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
+
 test: .venv/dev        ## the package agrees with the notebooks, pytest, every notebook through nbval; those first, since they take longest
+	$(BIN)/ruff check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder nbs tests
 
 lab: .venv/course      ## JupyterLab on the chapters

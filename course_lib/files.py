@@ -53,7 +53,7 @@ TABLE_ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", "
 def is_hub_name(name: str) -> bool:
     "Whether `name` can only mean a data set of the hub: no file here, none's ending, one slash."
     if exists(name) or exists(find_file(name)): return False
-    looks_like_one = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
+    looks_like_one = re.fullmatch(r"[\w-][\w.-]{,99}(/[\w-][\w.-]{,99})?", name)
     return bool(looks_like_one) and Path(name).suffix.lower() not in TABLE_ENDINGS
 
 # %% ../nbs/c_files.ipynb #741bd476

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'M_TRIM_THRESHOLD', 'M_MMAP_THRESHOLD', 'LARGEST', 'keep_memory', 'share_cores']
 
-# %% ../nbs/c_machine.ipynb #434b1238
+# %% ../nbs/c_machine.ipynb #08b67fc2
 import ctypes, os, sys
 
-# %% ../nbs/c_machine.ipynb #839f4a54
+# %% ../nbs/c_machine.ipynb #45b8ef13
 SETTINGS = {
     "OMP_WAIT_POLICY": "PASSIVE", # torch: waiting threads sleep
     "OPENBLAS_THREAD_TIMEOUT": "4", # numpy, scipy: after 2⁴ cycles, not 2²⁶
@@ -16,7 +16,7 @@ SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30), # and less than 8 GiB are not given back
 }
 
-# %% ../nbs/c_machine.ipynb #f2c6a7c2
+# %% ../nbs/c_machine.ipynb #189fa284
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGEST = -1, -3, 2**31 - 1
 
 def keep_memory() -> bool: # False where there is no glibc
@@ -25,7 +25,7 @@ def keep_memory() -> bool: # False where there is no glibc
     except (AttributeError, OSError, TypeError): return False
     return all([mallopt(M_MMAP_THRESHOLD, LARGEST), mallopt(M_TRIM_THRESHOLD, LARGEST)])
 
-# %% ../nbs/c_machine.ipynb #aa7533e4
+# %% ../nbs/c_machine.ipynb #42ecaeb8
 def share_cores() -> bool: # False if numpy or torch is loaded already: too late for the waiting
     "Let waiting threads sleep and keep freed memory, here and in processes started from here."
     unset = {name: value for name, value in SETTINGS.items() if name not in os.environ}

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['TEMPLATE', 'VERBALIZER', 'CONTENT_FREE', 'MAX_REPLY', 'MIN_EXAMPLES', 'MAX_FILE', 'encode', 'template_parts',
            'few_shot_prompt', 'split_words', 'read_start', 'last_log_probs', 'score_labels', 'calibrate',
-           'draw_examples', 'fitting_prompts', 'few_shot_log_probs', 'prompt_accuracy', 'Endpoint', 'NoRedirect',
-           'what_it_said', 'retry_after', 'refusal', 'call', 'read_reply', 'text_of', 'echoed_score', 'endpoint_scores',
-           'bare', 'endpoint_answers', 'write_fine_tuning_file', 'message_problem', 'check_lines',
-           'check_fine_tuning_file', 'upload_file', 'create_job', 'field', 'wait_for_job']
+           'draw_examples', 'check_columns', 'fitting_prompts', 'few_shot_log_probs', 'prompt_accuracy', 'Endpoint',
+           'server_parts', 'NoRedirect', 'what_it_said', 'retry_after', 'refusal', 'call', 'send', 'silence',
+           'read_reply', 'text_of', 'tail_of_word', 'echoed_score', 'endpoint_scores', 'echoed_choices', 'bare',
+           'endpoint_answers', 'chat_answer', 'write_fine_tuning_file', 'conversation', 'message_problem',
+           'check_lines', 'answer_problems', 'check_fine_tuning_file', 'upload_file', 'create_job', 'field',
+           'wait_for_job', 'job_error']
 
 # %% ../nbs/09_prompting.ipynb #4e750f86
 import copy, email.utils, http.client, json, os, random, re, time, uuid
@@ -33,145 +35,238 @@ from .training import write_atomically
 
 # %% ../nbs/09_prompting.ipynb #758e51f4
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list) -> list: # of lists of ids
-    "Token ids with the token that begins a document in front, if the tokenizer has one, and nothing behind. Raises InputError for what is no text."
-    if isinstance(texts, str): raise InputError(f"{texts[:40]!r} – is one text – give a list of them")
-    for i, t in enumerate(texts):
-        if not isinstance(t, str): raise InputError(f"text {i} – is {type(t).__name__}, not a text – leave the row out, or write its text")
+    "Token ids with the token that begins a document in front, if there is one, and nothing behind."
+    if isinstance(texts, str):
+        raise InputError(f"{texts[:40]!r} – is one text – give a list of them")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {i} – is {type(text).__name__}, not a text"
+                             " – leave the row out, or write its text")
+    if not len(texts): return []
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return [start + ids for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]] if len(texts) else []
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [start + ids for ids in rows]
 
 # %% ../nbs/09_prompting.ipynb #8d8793ab
-def template_parts(template: str) -> tuple: # (before the text, between text and label, after the label)
-    "A template in its three pieces; raises InputError unless {text} and {label} stand in it once each, in this order."
+def template_parts(template: str) -> tuple: # (before the text, between text and label, behind it)
+    "A template in its three pieces; {text} and {label} stand in it once each, in this order."
     parts = re.split(r"\{(text|label)\}", template)
-    if parts[1::2] != ["text", "label"]: raise InputError(f"template {template[:80]!r} – needs {{text}} once and then {{label}} once – such as '{{text}} Overall, it was{{label}}.'")
+    if parts[1::2] != ["text", "label"]:
+        raise InputError(f"template {template[:80]!r} – needs {{text}} once and then {{label}} once"
+                         " – such as '{text} Overall, it was{label}.'")
     return tuple(parts[::2])
 
-def few_shot_prompt(examples: list, # of pairs (text, label), the oldest first; none for zero-shot
-                    text: str, template: str,
-                    verbalizer: dict) -> str: # label -> word
+def few_shot_prompt(
+    examples: list, # of pairs (text, label), the oldest first; none for zero-shot
+    text: str,
+    template: str,
+    verbalizer: dict, # label -> word
+) -> str:
     "The examples, each as the filled template, and then the text up to the place of its label."
     before, between, after = template_parts(template)
     unknown = sorted({label for _, label in examples} - set(verbalizer))
-    if unknown: raise InputError(f"the verbaliser – has no word for {unknown[0]!r} – it has words for {', '.join(verbalizer)[:200]}")
-    return "".join(before + t + between + verbalizer[label] + after for t, label in examples) + before + text + between
+    if unknown:
+        raise InputError(f"the verbaliser – has no word for {unknown[0]!r}"
+                         f" – it has words for {', '.join(verbalizer)[:200]}")
+    shown = [before + t + between + verbalizer[label] + after for t, label in examples]
+    return "".join(shown) + before + text + between
 
 # %% ../nbs/09_prompting.ipynb #682e38bc
-TEMPLATE, VERBALIZER = "{text} Overall, this movie is{label}.\n\n", {"negative": " negative", "positive": " positive"} # for reviews of films
+# for reviews of films
+TEMPLATE = "{text} Overall, this movie is{label}.\n\n"
+VERBALIZER = {"negative": " negative", "positive": " positive"}
 
 # %% ../nbs/09_prompting.ipynb #e162d0cd
-def split_words(tokenizer: PreTrainedTokenizerBase, prompts: list, verbalizer: dict) -> tuple: # (ids of each prompt, for each prompt the ids of each word)
-    "Tokenise prompt and word together; raises InputError where a token lies across the border, or prompt and word don't fit into the model."
-    asked, words = encode(tokenizer, prompts), [[] for _ in prompts]
+def split_words(
+    tokenizer: PreTrainedTokenizerBase, prompts: list, verbalizer: dict,
+) -> tuple: # (ids of each prompt, for each prompt the ids of each word)
+    "Tokenise prompt and word together; InputError where they don't fit each other or the model."
+    asked = encode(tokenizer, prompts)
+    words = [[] for _ in prompts]
     for label, word in verbalizer.items():
-        for i, (own, whole) in enumerate(zip(asked, encode(tokenizer, [p + word for p in prompts]))):
-            if whole[:len(own)] != own or len(whole) == len(own) or re.search(r"\s$", prompts[i]):
-                raise InputError(f"prompt {i}, {label!r} – {prompts[i][-15:]!r} and {word!r} don't meet between two tokens – end the prompt without a space and begin the word with one")
-            if len(whole) > tokenizer.model_max_length: raise InputError(f"prompt {i} – has {len(whole)} tokens, the model reads {tokenizer.model_max_length} – use fewer or shorter examples (`fitting_prompts` does)")
+        both = encode(tokenizer, [p + word for p in prompts])
+        for i, (own, whole) in enumerate(zip(asked, both)):
+            together = whole[:len(own)] == own and len(whole) > len(own)
+            if not together or re.search(r"\s$", prompts[i]):
+                raise InputError(
+                    f"prompt {i}, {label!r} – {prompts[i][-15:]!r} and {word!r} don't meet between"
+                    " two tokens – end the prompt without a space and begin the word with one")
+            if len(whole) > tokenizer.model_max_length:
+                raise InputError(
+                    f"prompt {i} – has {len(whole)} tokens, the model reads"
+                    f" {tokenizer.model_max_length} – use fewer or shorter examples"
+                    " (`fitting_prompts` does)")
             words[i].append(tuple(whole[len(own):]))
     return asked, words
 
 # %% ../nbs/09_prompting.ipynb #8948b16e
-def read_start(model: PreTrainedModel, asked: list) -> tuple: # (number of tokens, their keys and values; 0 and None if there is nothing to share)
+def read_start(
+    model: PreTrainedModel, asked: list,
+) -> tuple: # (number of tokens, their keys and values; 0 and None if there is nothing to share)
     "Read what all prompts begin with, once."
-    n = min(len(os.path.commonprefix(asked)), min(map(len, asked)) - 1) if len(asked) > 1 else 0
-    return (n, model(torch.tensor([asked[0][:n]], device=model.device), use_cache=True).past_key_values) if n else (0, None)
+    if len(asked) < 2: return 0, None
+    shortest = min(map(len, asked))
+    n = min(len(os.path.commonprefix(asked)), shortest - 1)
+    if not n: return 0, None
+    start = torch.tensor([asked[0][:n]], device=model.device)
+    return n, model(start, use_cache=True).past_key_values
 
-def last_log_probs(model: PreTrainedModel, rows: list, # of lists of ids
-                   last: list, # how many places at the end of each row
-                   n: int, cache) -> list: # of tensors (places, symbols), on the CPU
-    "Log-probabilities of the next token after the last places of each row, behind a start of n tokens that was read before."
-    ids = pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=model.config.pad_token_id)
+def last_log_probs(
+    model: PreTrainedModel,
+    rows: list, # of lists of ids
+    last: list, # how many places at the end of each row
+    n: int, cache,
+) -> list: # of tensors (places, symbols), on the CPU
+    "Log-probabilities of the token after each of the last places, behind a start of n tokens."
+    texts = [torch.tensor(r) for r in rows]
+    ids = pad_sequence(texts, batch_first=True, padding_value=model.config.pad_token_id)
     mask = torch.tensor([[1] * (n + len(r)) + [0] * (ids.shape[1] - len(r)) for r in rows])
     places = [range(len(r) - k, len(r)) for r, k in zip(rows, last)]
-    keep = sorted({p for own in places for p in own})
+    keep = sorted(set().union(*places))
     if n:
         cache = copy.deepcopy(cache)
         cache.batch_repeat_interleave(len(rows))
-    logits = model(ids.to(model.device), attention_mask=mask.to(model.device), past_key_values=cache, logits_to_keep=torch.tensor(keep, device=model.device)).logits
-    return [z[[keep.index(p) for p in own]] for z, own in zip(logits.float().log_softmax(-1).cpu(), places)]
+    logits = model(
+        ids.to(model.device), attention_mask=mask.to(model.device), past_key_values=cache,
+        logits_to_keep=torch.tensor(keep, device=model.device)).logits
+    log_p = logits.float().log_softmax(-1).cpu()
+    return [z[[keep.index(p) for p in own]] for z, own in zip(log_p, places)]
 
 # %% ../nbs/09_prompting.ipynb #4f818a00
 @torch.inference_mode()
-def score_labels(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list,
-                 verbalizer: dict, # label -> word; most words begin with a space
-                 batch_size: int = 64) -> pd.DataFrame: # (prompts, labels)
-    "Log-probability of each label's word after each prompt. But for rounding, it doesn't depend on `batch_size` or on the other prompts."
+def score_labels(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list,
+    verbalizer: dict, # label -> word; most words begin with a space
+    batch_size: int = 64,
+) -> pd.DataFrame: # (prompts, labels)
+    """Log-probability of each label's word after each prompt.
+
+    But for rounding, it doesn't depend on `batch_size` or on the other prompts."""
     asked, words = split_words(tokenizer, prompts, verbalizer)
-    wanted, scores = {}, np.zeros((len(prompts), len(verbalizer)))
+    wanted = {}                # (prompt, all tokens of a word but the last) -> words that end there
     for i, own in enumerate(words):
         for c, word in enumerate(own): wanted.setdefault((i, word[:-1]), []).append((c, word))
+    by_length = sorted(wanted, key=lambda key: len(asked[key[0]]) + len(key[1]))
     n, cache = read_start(model, asked)
-    for part in batches(sorted(wanted, key=lambda k: len(asked[k[0]]) + len(k[1])), batch_size):
-        found = last_log_probs(model, [asked[i][n:] + list(stem) for i, stem in part], [1 + len(stem) for _, stem in part], n, cache)
-        for (i, stem), z in zip(part, found):
-            for c, word in wanted[i, stem]: scores[i, c] = sum(z[k, t].item() for k, t in enumerate(word))
+    scores = np.zeros((len(prompts), len(verbalizer)))
+    for part in batches(by_length, batch_size):
+        rows = [asked[i][n:] + list(stem) for i, stem in part]
+        found = last_log_probs(model, rows, [1 + len(stem) for _, stem in part], n, cache)
+        for key, z in zip(part, found):
+            for c, word in wanted[key]:
+                scores[key[0], c] = sum(z[k, t].item() for k, t in enumerate(word))
     return pd.DataFrame(scores, columns=list(verbalizer))
 
 # %% ../nbs/09_prompting.ipynb #aeb42a16
 CONTENT_FREE = ("N/A", "[MASK]", "")
 
-def calibrate(scores, # log-probabilities, (rows, labels)
-              content_free) -> np.ndarray: # log-probabilities after calibration, (rows, labels)
-    "Divide the label probabilities by their mean over inputs that say nothing, and normalise (contextual calibration, Zhao et al. 2021)."
+def calibrate(
+    scores, # log-probabilities, (rows, labels)
+    content_free,
+) -> np.ndarray: # log-probabilities after calibration, (rows, labels)
+    """Divide the label probabilities by their mean over inputs that say nothing, and normalise.
+
+    This is contextual calibration (Zhao et al. 2021)."""
     prior = logsumexp(log_softmax(content_free, -1), axis=0) - np.log(len(content_free))
     return log_softmax(log_softmax(scores, -1) - prior, -1)
 
 # %% ../nbs/09_prompting.ipynb #71d57684
 def draw_examples(train: Dataset, shots: int, seed: int = 0) -> list: # of pairs (text, label)
-    "Random examples, each class as often as the others or once more, in random order; raises InputError if there are too few."
+    "Random examples in random order, each class as often as the others or once more."
     if shots < 0: raise InputError(f"{shots} shots – is negative – 0 means no example")
-    if {"text", "label"} - set(train.column_names) or not hasattr(train.features["label"], "names"): raise InputError(f"the training part – has the columns {', '.join(train.column_names)[:200]} – it needs `text` and a ClassLabel `label`, as `load_data` gives them")
-    rng, names, labels = random.Random(seed), train.features["label"].names, train["label"][:]
+    check_columns(train, "the training part – has", "it needs")
+    rng = random.Random(seed)
+    names, labels = train.features["label"].names, train["label"][:]
     of = [[i for i, y in enumerate(labels) if y == c] for c in range(len(names))]
     for own in of: rng.shuffle(own)
     turns = rng.sample(range(len(names)), len(names))                 # who gets the one more
     try: chosen = [of[turns[k % len(names)]][k // len(names)] for k in range(shots)]
-    except IndexError: raise InputError(f"{shots} shots – the training part has {', '.join(f'{len(own)} {n}' for own, n in zip(of, names))} – ask for fewer, or add rows") from None
+    except IndexError:
+        there = ", ".join(f"{len(own)} {name}" for own, name in zip(of, names))
+        raise InputError(f"{shots} shots – the training part has {there}"
+                         " – ask for fewer, or add rows") from None
     return [(train[i]["text"], names[train[i]["label"]]) for i in rng.sample(chosen, shots)]
 
+def check_columns(part: Dataset, who_has: str, needs: str):
+    "Raises InputError unless there are texts with labels that have names."
+    columns = set(part.column_names)
+    if {"text", "label"} <= columns and hasattr(part.features["label"], "names"): return
+    raise InputError(f"{who_has} the columns {', '.join(part.column_names)[:200]}"
+                     f" – {needs} `text` and a ClassLabel `label`, as `load_data` gives them")
+
 # %% ../nbs/09_prompting.ipynb #46c02967
-def fitting_prompts(tokenizer: PreTrainedTokenizerBase, examples: list, texts: list, template: str, verbalizer: dict) -> tuple: # (prompts, examples used in each)
-    "Few-shot prompts, each with as many of the last examples as fit beside its text; raises InputError for a text that doesn't fit alone."
-    room = tokenizer.model_max_length - max(map(len, encode(tokenizer, list(verbalizer.values()))))
-    prompts, used, waiting = [None] * len(texts), np.zeros(len(texts), int), list(range(len(texts)))
+def fitting_prompts(
+    tokenizer: PreTrainedTokenizerBase, examples: list, texts: list,
+    template: str, verbalizer: dict,
+) -> tuple: # (prompts, examples used in each)
+    "Few-shot prompts, each with as many of the last examples as fit beside its text."
+    longest_word = max(map(len, encode(tokenizer, list(verbalizer.values()))))
+    room = tokenizer.model_max_length - longest_word
+    prompts, used = [None] * len(texts), np.zeros(len(texts), int)
+    waiting = list(range(len(texts)))
     for k in range(len(examples), -1, -1):
-        tried = [few_shot_prompt(examples[len(examples) - k:], texts[i], template, verbalizer) for i in waiting]
-        lengths = [len(ids) for ids in encode(tokenizer, tried)] if tried else []
+        shown = examples[len(examples) - k:]
+        tried = [few_shot_prompt(shown, texts[i], template, verbalizer) for i in waiting]
+        lengths = [len(ids) for ids in encode(tokenizer, tried)]
         for i, p, n in zip(waiting, tried, lengths):
             if n <= room: prompts[i], used[i] = p, k
         waiting = [i for i in waiting if prompts[i] is None]
-    if waiting: raise InputError(f"text {waiting[0]} – its prompt has {max(lengths)} tokens without any example, {room} fit – shorten the text, or take a model that reads more")
+    if waiting:
+        raise InputError(f"text {waiting[0]} – its prompt has {max(lengths)} tokens without any"
+                         f" example, {room} fit – shorten the text,"
+                         " or take a model that reads more")
     return prompts, used
 
 # %% ../nbs/09_prompting.ipynb #7d342ea2
-def few_shot_log_probs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list, examples: list,
-                       template: str = TEMPLATE, verbalizer: dict = VERBALIZER) -> tuple: # (log-probabilities of the labels, the same calibrated, examples used for each text)
+def few_shot_log_probs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list, examples: list,
+    template: str = TEMPLATE, verbalizer: dict = VERBALIZER,
+) -> tuple: # (log-probabilities of the labels, the same calibrated, examples used for each text)
     "Ask about each text behind the examples that fit."
     prompts, used = fitting_prompts(tokenizer, examples, texts, template, verbalizer)
     plain, calibrated = np.zeros((2, len(texts), len(verbalizer)))
     for k in sorted(set(used)):
         own = np.flatnonzero(used == k)
-        empty = [few_shot_prompt(examples[len(examples) - k:], t, template, verbalizer) for t in CONTENT_FREE]
-        scores = score_labels(model, tokenizer, empty + [prompts[i] for i in own], verbalizer).to_numpy()
-        plain[own], calibrated[own] = log_softmax(scores[len(empty):], -1), calibrate(scores[len(empty):], scores[:len(empty)])
+        shown = examples[len(examples) - k:]
+        empty = [few_shot_prompt(shown, t, template, verbalizer) for t in CONTENT_FREE]
+        asked = empty + [prompts[i] for i in own]
+        scores = score_labels(model, tokenizer, asked, verbalizer).to_numpy()
+        nothing, something = scores[:len(empty)], scores[len(empty):]
+        plain[own] = log_softmax(something, -1)
+        calibrated[own] = calibrate(something, nothing)
     return plain, calibrated, used
 
 # %% ../nbs/09_prompting.ipynb #a69593bc
-def prompt_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, splits: DatasetDict, shots: int, seed: int = 0, # of the draw of examples
-                    part: str = "validation", template: str = TEMPLATE, verbalizer: dict = VERBALIZER) -> dict: # accuracy, calibrated, examples
-    "Share of right answers with and without calibration, with examples from `train`, and how many of them fitted on average."
-    if part not in splits or not len(splits[part]): raise InputError(f"the part {part!r} – has no rows – the parts are {', '.join(f'{p} ({len(r)})' for p, r in splits.items())}")
-    names, labels = splits[part].features["label"].names, np.array(splits[part]["label"][:])
-    if sorted(verbalizer) != sorted(names): raise InputError(f"the verbaliser – has words for {', '.join(verbalizer)}, the data have {', '.join(names)} – give a word for each label")
+def prompt_accuracy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, splits: DatasetDict,
+    shots: int,
+    seed: int = 0, # of the draw of examples
+    part: str = "validation",
+    template: str = TEMPLATE, verbalizer: dict = VERBALIZER,
+) -> dict: # accuracy, calibrated, examples
+    "Share of right answers without and with calibration, and how many examples fitted on average."
+    if part not in splits or not len(splits[part]):
+        there = ", ".join(f"{p} ({len(r)})" for p, r in splits.items())
+        raise InputError(f"the part {part!r} – has no rows – the parts are {there}")
+    names = splits[part].features["label"].names
+    if sorted(verbalizer) != sorted(names):
+        raise InputError(f"the verbaliser – has words for {', '.join(verbalizer)},"
+                         f" the data have {', '.join(names)} – give a word for each label")
     words = {name: verbalizer[name] for name in names}                # in the order of the labels
-    plain, calibrated, used = few_shot_log_probs(model, tokenizer, splits[part]["text"][:], draw_examples(splits["train"], shots, seed), template, words)
-    return {"accuracy": float((plain.argmax(-1) == labels).mean()), "calibrated": float((calibrated.argmax(-1) == labels).mean()), "examples": float(used.mean())}
+    examples = draw_examples(splits["train"], shots, seed)
+    plain, calibrated, used = few_shot_log_probs(
+        model, tokenizer, splits[part]["text"][:], examples, template, words)
+    labels = np.array(splits[part]["label"][:])
+    return {"accuracy": float((plain.argmax(-1) == labels).mean()),
+            "calibrated": float((calibrated.argmax(-1) == labels).mean()),
+            "examples": float(used.mean())}
 
 # %% ../nbs/09_prompting.ipynb #41b41d55
 @dataclass
 class Endpoint:
-    "An OpenAI-compatible server and a model on it. The key is read from the environment for each request and kept nowhere."
+    """An OpenAI-compatible server and a model on it.
+
+    The key is read from the environment for each request and kept nowhere."""
     url: str # with the version: https://api.openai.com/v1, http://localhost:8000/v1
     model: str
     key_variable: str = "OPENAI_API_KEY" # name of the environment variable that holds the key
@@ -181,30 +276,47 @@ class Endpoint:
     longest_wait: float = 60.0
 
     def __post_init__(self):
-        "Raises InputError for an address that can't be used, or that would send a key in the clear."
+        "InputError for an address that can't be used, or that would send a key in the clear."
         self.url = self.url.strip().rstrip("/")
-        try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and parts.hostname and parts.hostname.encode("idna") and parts.port != 0
-        except ValueError: usable = False                             # a port that is none, a bracket left open, an empty part of the name
-        if not usable: raise InputError(f"{self.url[:80]!r} – is not the address of a server – give one such as https://api.openai.com/v1")
-        if parts.username or parts.password: raise InputError(f"the address of {parts.hostname} – holds a name or password – put the key into the variable {self.key_variable} instead")
-        if self.tries < 1: raise InputError(f"tries={self.tries} – is no number of tries – give 1 or more")
+        parts = server_parts(self.url)
+        if parts is None:
+            raise InputError(f"{self.url[:80]!r} – is not the address of a server"
+                             " – give one such as https://api.openai.com/v1")
+        if parts.username or parts.password:
+            raise InputError(f"the address of {parts.hostname} – holds a name or password"
+                             f" – put the key into the variable {self.key_variable} instead")
+        if self.tries < 1:
+            raise InputError(f"tries={self.tries} – is no number of tries – give 1 or more")
         self.key()
 
     @property
-    def is_local(self) -> bool: return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
+    def is_local(self) -> bool:
+        return urlsplit(self.url).hostname in ("localhost", "127.0.0.1", "::1")
 
     def key(self) -> str: # empty if there is none
-        "The key as it is now; raises InputError if no header can carry it, or if it would travel in the clear."
+        "The key now; InputError if no header can carry it, or it would travel in the clear."
         key = os.environ.get(self.key_variable, "").strip()
-        if not (key.isascii() and key.isprintable()) or " " in key: raise InputError(f"{self.key_variable} – holds something that can't be a key (spaces, line breaks or other letters) – copy it again")
-        if key and self.url.startswith("http:") and not self.is_local: raise InputError(f"{self.url[:80]} – the key in {self.key_variable} would travel unencrypted – use https")
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise InputError(f"{self.key_variable} – holds something that can't be a key"
+                             " (spaces, line breaks or other letters) – copy it again")
+        if key and self.url.startswith("http:") and not self.is_local:
+            raise InputError(f"{self.url[:80]} – the key in {self.key_variable} would travel"
+                             " unencrypted – use https")
         return key
 
     def quote(self, text) -> str:
-        "What a server said, fit for a message: on one line, shortened, and without the key should it be quoted back."
+        "What a server said, fit for a message: on one line, shortened, and without the key."
         return " ".join(str(text).replace(self.key() or "\0", "[key]").split())[:200]
+
+# %% ../nbs/09_prompting.ipynb #965f1bd2
+def server_parts(url: str): # SplitResult, or None
+    "An address in its parts; None if it is no server's."
+    try:
+        parts = urlsplit(url)
+        named = parts.hostname and parts.hostname.encode("idna") and parts.port != 0
+    # a port that is none, a bracket left open, an empty part of the name
+    except ValueError: return None
+    return parts if parts.scheme in ("http", "https") and named else None
 
 # %% ../nbs/09_prompting.ipynb #7a03dc53
 class NoRedirect(HTTPRedirectHandler):
@@ -212,12 +324,15 @@ class NoRedirect(HTTPRedirectHandler):
     def redirect_request(self, *_): return None
 
 def what_it_said(endpoint: Endpoint, raw: bytes) -> tuple: # (message, code)
-    "Message and code in the body of an error reply; servers put them into `error`, `message` or `detail`, or send plain text."
+    "Message and code in an error reply: from `error`, `message` or `detail`, or plain text."
     try: found = json.loads(raw)
-    except ValueError: found = "" if raw.lstrip()[:1] == b"<" else raw.decode("utf-8", "replace")   # a page for people says nothing here
-    found = found.get("error") or found if isinstance(found, dict) else found
-    message, code = (found.get("message") or found.get("detail"), found.get("code")) if isinstance(found, dict) else (found, None)
-    return endpoint.quote(message or "no reason given"), str(code)
+    except ValueError:
+        page = raw.lstrip()[:1] == b"<"                  # made for people, it says nothing here
+        found = "" if page else raw.decode("utf-8", "replace")
+    if isinstance(found, dict): found = found.get("error") or found
+    if not isinstance(found, dict): found = {"message": found}
+    message = found.get("message") or found.get("detail") or "no reason given"
+    return endpoint.quote(message), str(found.get("code"))
 
 # %% ../nbs/09_prompting.ipynb #e3d5006c
 def retry_after(headers) -> float | None: # seconds
@@ -227,56 +342,98 @@ def retry_after(headers) -> float | None: # seconds
     try: return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError): return None
 
-def refusal(endpoint: Endpoint, path: str, error: HTTPError) -> tuple: # (why, what to do, whether trying again may help)
+def refusal(
+    endpoint: Endpoint, path: str, error: HTTPError,
+) -> tuple: # (why, what to do, whether trying again may help)
     "What an error reply means."
     try: raw = error.read(65_536)
     except (OSError, http.client.HTTPException): raw = b""
-    (said, code), where = what_it_said(endpoint, raw), endpoint.key_variable
-    if error.code in (401, 403): return f"{'refused the key' if endpoint.key() else 'asks for a key'} ({error.code}): {said}", f"put a key of this service that may do this into the variable {where}", False
-    if 300 <= error.code < 400: return f"redirects elsewhere ({error.code})", "give the final address; a redirect isn't followed, since the key would go along", False
-    if error.code == 404: return f"doesn't know {path} or the model {endpoint.model!r} (404): {said}", "check both; the address ends with the version, such as /v1", False
-    if error.code == 429 and code == "insufficient_quota": return f"the account is used up (429): {said}", "look into your plan and limits there", False
-    if error.code == 429: return f"too many requests (429): {said}", "send fewer at a time, or try later", True
-    if error.code >= 500 or error.code == 408: return f"has a fault of its own ({error.code}): {said}", "try later", True
-    return f"refused the request ({error.code}): {said}", "change what it names", False
+    said, reason = what_it_said(endpoint, raw)
+    code = error.code
+    if code in (401, 403):
+        why = "refused the key" if endpoint.key() else "asks for a key"
+        return (f"{why} ({code}): {said}", "put a key of this service that may do this into"
+                f" the variable {endpoint.key_variable}", False)
+    if 300 <= code < 400:
+        return (f"redirects elsewhere ({code})", "give the final address;"
+                " a redirect isn't followed, since the key would go along", False)
+    if code == 404:
+        return (f"doesn't know {path} or the model {endpoint.model!r} (404): {said}",
+                "check both; the address ends with the version, such as /v1", False)
+    if code == 429 and reason == "insufficient_quota":
+        why = f"the account is used up (429): {said}"
+        return why, "look into your plan and limits there", False
+    if code == 429:
+        return f"too many requests (429): {said}", "send fewer at a time, or try later", True
+    if code >= 500 or code == 408:
+        return f"has a fault of its own ({code}): {said}", "try later", True
+    return f"refused the request ({code}): {said}", "change what it names", False
 
 # %% ../nbs/09_prompting.ipynb #a95c7fda
 MAX_REPLY = 64 * 2**20
 
-def call(endpoint: Endpoint, path: str, body=None, # a dictionary, or bytes; none to get
-         content_type: str = "application/json",
-         repeatable: bool = True, # whether the same request may arrive twice
-        ) -> dict:
-    "Send a request and return the object that comes back; waits where it is asked to, and raises InputError for everything else."
+def call(
+    endpoint: Endpoint, path: str,
+    body=None, # a dictionary, or bytes; none to get
+    content_type: str = "application/json",
+    repeatable: bool = True, # whether the same request may arrive twice
+) -> dict:
+    "Send a request and return the object that comes back; waits where asked to, or InputError."
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    headers = {"Content-Type": content_type} | ({"Authorization": f"Bearer {endpoint.key()}"} if endpoint.key() else {})
+    headers = {"Content-Type": content_type}
+    if endpoint.key(): headers["Authorization"] = f"Bearer {endpoint.key()}"
     request = Request(endpoint.url + path, data, headers)
-    opener, pause = build_opener(NoRedirect, ProxyHandler({}) if endpoint.is_local else ProxyHandler()), endpoint.wait
+    pause = endpoint.wait
     for attempt in range(endpoint.tries):
         asked = None
-        try:
-            with opener.open(request, timeout=endpoint.timeout) as reply:
-                raw = reply.read(MAX_REPLY + 1)
-                if reply.length and len(raw) <= MAX_REPLY: raise http.client.IncompleteRead(raw, reply.length)
-                return read_reply(endpoint, path, raw)
+        try: return read_reply(endpoint, path, send(endpoint, request))
         except HTTPError as e:
-            (why, todo, again), asked = refusal(endpoint, path, e), retry_after(e.headers)
+            why, todo, again = refusal(endpoint, path, e)
             again = again and (repeatable or e.code == 429)
+            asked = retry_after(e.headers)
         except (URLError, TimeoutError, http.client.HTTPException, OSError) as e:
-            late = isinstance(e, TimeoutError) or isinstance(getattr(e, "reason", None), TimeoutError)
-            why, todo, again = f"didn't answer within {endpoint.timeout:g} s" if late else f"can't be reached ({endpoint.quote(getattr(e, 'reason', None) or e or type(e).__name__)[:80]})", "check the address and whether it runs", repeatable
-        if (asked or 0) > endpoint.longest_wait: why, again = f"{why}; it asks for a pause of {asked:.0f} s", False
+            why, todo = silence(endpoint, e), "check the address and whether it runs"
+            again = repeatable
+        if (asked or 0) > endpoint.longest_wait:
+            why, again = f"{why}; it asks for a pause of {asked:.0f} s", False
         if not again: break
-        if attempt < endpoint.tries - 1: time.sleep(min(pause, endpoint.longest_wait) if asked is None else asked)
+        if attempt < endpoint.tries - 1:
+            time.sleep(min(pause, endpoint.longest_wait) if asked is None else asked)
         pause *= 2
-    raise InputError(f"{endpoint.url}{path} – {why}{f', {attempt + 1} times' if attempt else ''} – {todo}")
+    times = f", {attempt + 1} times" if attempt else ""
+    raise InputError(f"{endpoint.url}{path} – {why}{times} – {todo}")
+
+# %% ../nbs/09_prompting.ipynb #e9ec6040
+def send(endpoint: Endpoint, request: Request) -> bytes:
+    "The body of the reply, or a little more than is read of it at most."
+    proxies = ProxyHandler({}) if endpoint.is_local else ProxyHandler()
+    opener = build_opener(NoRedirect, proxies)
+    with opener.open(request, timeout=endpoint.timeout) as reply:
+        raw = reply.read(MAX_REPLY + 1)
+        cut_off = reply.length and len(raw) <= MAX_REPLY
+        if cut_off: raise http.client.IncompleteRead(raw, reply.length)
+        return raw
+
+def silence(endpoint: Endpoint, error: Exception) -> str:
+    "Why there was no reply at all."
+    reason = getattr(error, "reason", None)
+    if isinstance(error, TimeoutError) or isinstance(reason, TimeoutError):
+        return f"didn't answer within {endpoint.timeout:g} s"
+    return f"can't be reached ({endpoint.quote(reason or error or type(error).__name__)[:80]})"
 
 def read_reply(endpoint: Endpoint, path: str, raw: bytes) -> dict:
     "The JSON object of a reply; raises InputError if it is something else."
     try: found = json.loads(raw) if len(raw) <= MAX_REPLY else None
     except ValueError: found = None
-    if not isinstance(found, dict): raise InputError(f"{endpoint.url}{path} – the reply is no JSON object: {endpoint.quote(raw.decode('utf-8', 'replace'))[:60]!r} – is this the address of an OpenAI-compatible server? It usually ends with /v1")
-    if found.get("error") and "status" not in found: raise InputError(f"{endpoint.url}{path} – the reply is an error: {what_it_said(endpoint, raw)[0]} – change what it names, or try later")
+    if not isinstance(found, dict):
+        said = endpoint.quote(raw.decode("utf-8", "replace"))[:60]
+        raise InputError(f"{endpoint.url}{path} – the reply is no JSON object: {said!r}"
+                         " – is this the address of an OpenAI-compatible server?"
+                         " It usually ends with /v1")
+    if found.get("error") and "status" not in found:
+        said, _ = what_it_said(endpoint, raw)
+        raise InputError(f"{endpoint.url}{path} – the reply is an error: {said}"
+                         " – change what it names, or try later")
     return found
 
 # %% ../nbs/09_prompting.ipynb #4ce71449
@@ -284,131 +441,235 @@ def text_of(pairs: list) -> str: # of pairs (token, its log-probability)
     "The text of some tokens."
     return "".join(t for t, _ in pairs)
 
-def echoed_score(endpoint: Endpoint, choice: dict, prompt: str, word: str) -> float:
-    "Sum of the log-probabilities of the tokens of a word behind its prompt; raises InputError if the reply doesn't hold them."
-    try:
-        pairs = list(zip(choice["logprobs"]["tokens"], choice["logprobs"]["token_logprobs"]))
-        first = len(pairs)
-        while first and (len(text_of(pairs[first:]).strip()) < len(word.strip()) or pairs[first - 1][0].isspace() and not text_of(pairs[first:])[0].isspace()): first -= 1
-        total = sum(float(v) for _, v in pairs[first:])
+def tail_of_word(pairs: list, word: str) -> list: # of pairs (token, its log-probability)
+    "The tokens at the end that are as long as the word, with a space that is a token of its own."
+    first = len(pairs)
+    while first:
         found = text_of(pairs[first:])
-    except (KeyError, TypeError, ValueError, AttributeError): raise InputError(f"{endpoint.url}/completions – the reply has no log-probabilities of the prompt – the model {endpoint.model!r} may not give them (echo with logprobs); ask it by chat instead") from None
-    if not found or found.strip().casefold() != word.strip().casefold(): raise InputError(f"{endpoint.url}/completions – no token begins where {word!r} begins behind {prompt[-15:]!r} – end the prompt without a space and begin the word with one")
-    if not -1e6 < total <= 1e-3: raise InputError(f"{endpoint.url}/completions – gives {total} as a log-probability of {word!r} – this server's numbers can't be used")
+        complete = len(found.strip()) >= len(word.strip())
+        if complete and not (pairs[first - 1][0].isspace() and not found[0].isspace()): break
+        first -= 1
+    return pairs[first:]
+
+def echoed_score(endpoint: Endpoint, choice: dict, prompt: str, word: str) -> float:
+    "Sum of the log-probabilities of the tokens of a word; InputError if the reply lacks them."
+    where = f"{endpoint.url}/completions"
+    try:
+        logprobs = choice["logprobs"]
+        pairs = tail_of_word(list(zip(logprobs["tokens"], logprobs["token_logprobs"])), word)
+        total = sum(float(v) for _, v in pairs)
+        found = text_of(pairs)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{where} – the reply has no log-probabilities of the prompt"
+                         f" – the model {endpoint.model!r} may not give them (echo with logprobs);"
+                         " ask it by chat instead") from None
+    if not found or found.strip().casefold() != word.strip().casefold():
+        raise InputError(f"{where} – no token begins where {word!r} begins behind {prompt[-15:]!r}"
+                         " – end the prompt without a space and begin the word with one")
+    if not -1e6 < total <= 1e-3:
+        raise InputError(f"{where} – gives {total} as a log-probability of {word!r}"
+                         " – this server's numbers can't be used")
     return total
 
-def endpoint_scores(endpoint: Endpoint, prompts: list, verbalizer: dict, batch_size: int = 16) -> pd.DataFrame: # (prompts, labels)
-    "Log-probability of each label's word after each prompt, as `score_labels` gives them, from a server."
+# %% ../nbs/09_prompting.ipynb #c867db8f
+def endpoint_scores(
+    endpoint: Endpoint, prompts: list, verbalizer: dict, batch_size: int = 16,
+) -> pd.DataFrame: # (prompts, labels)
+    "Log-probability of each label's word after each prompt, as `score_labels`, from a server."
     ends = [i for i, p in enumerate(prompts) if re.search(r"\s$", p)]
-    if ends: raise InputError(f"prompt {ends[0]} – ends with a space – end it without one and begin the words with one")
-    pairs, scores = [(p, w) for p in prompts for w in verbalizer.values()], []
+    if ends:
+        raise InputError(f"prompt {ends[0]} – ends with a space"
+                         " – end it without one and begin the words with one")
+    pairs = [(p, w) for p in prompts for w in verbalizer.values()]
+    scores = []
     for part in batches(pairs, batch_size):
-        body = {"model": endpoint.model, "prompt": [p + w for p, w in part], "max_tokens": 0, "echo": True, "logprobs": 1, "temperature": 0}
-        choices = call(endpoint, "/completions", body).get("choices")
-        try: choices = sorted(choices, key=lambda c: c["index"])
-        except (KeyError, TypeError): choices = []
-        if [c["index"] for c in choices] != list(range(len(part))): raise InputError(f"{endpoint.url}/completions – {len(part)} prompts were sent, the reply doesn't hold one choice for each – is the server OpenAI-compatible?")
+        choices = echoed_choices(endpoint, [p + w for p, w in part])
         scores += [echoed_score(endpoint, c, p, w) for c, (p, w) in zip(choices, part)]
-    return pd.DataFrame(np.reshape(scores, (len(prompts), len(verbalizer))), columns=list(verbalizer))
+    table = np.reshape(scores, (len(prompts), len(verbalizer)))
+    return pd.DataFrame(table, columns=list(verbalizer))
+
+def echoed_choices(endpoint: Endpoint, texts: list) -> list: # of dicts, one for each text
+    "The texts with the log-probabilities of their tokens, as the server gives them back."
+    body = {"model": endpoint.model, "prompt": texts, "max_tokens": 0, "echo": True,
+            "logprobs": 1, "temperature": 0}
+    choices = call(endpoint, "/completions", body).get("choices")
+    try: choices = sorted(choices, key=lambda c: c["index"])
+    except (KeyError, TypeError): choices = []
+    if [c["index"] for c in choices] != list(range(len(texts))):
+        raise InputError(f"{endpoint.url}/completions – {len(texts)} prompts were sent, the reply"
+                         " doesn't hold one choice for each – is the server OpenAI-compatible?")
+    return choices
 
 # %% ../nbs/09_prompting.ipynb #36bcec08
 def bare(text: str) -> str:
-    "A word without case and without what isn't a letter or digit around it, unless nothing else is there."
+    "A word without case and without what isn't a letter or digit around it, if anything is left."
     return re.sub(r"^[\W_]+|[\W_]+$", "", text).casefold() or text.strip()
 
-def endpoint_answers(endpoint: Endpoint, texts: list, instruction: str, # for the system message: the task and the words
-                     verbalizer: dict, **fields # of the request, such as max_tokens=None, max_completion_tokens=200
-                    ) -> list: # a label or None for each text
-    "Ask a chat model about each text; an answer that isn't one of the words is None. Raises InputError for words that can't be told apart."
-    known, answers = {bare(w): label for label, w in verbalizer.items()}, []
-    if len(known) < len(verbalizer): raise InputError(f"the verbaliser – two of its words are the same but for case and punctuation: {', '.join(verbalizer.values())[:200]} – choose others")
-    sent = {k: v for k, v in {"model": endpoint.model, "temperature": 0, "max_tokens": 8, **fields}.items() if v is not None}
-    for text in texts:
-        messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
-        found = call(endpoint, "/chat/completions", {**sent, "messages": messages})
-        try: said = found["choices"][0]["message"]["content"] or ""
-        except (KeyError, IndexError, TypeError): raise InputError(f"{endpoint.url}/chat/completions – the reply has no choices[0].message.content – is the server OpenAI-compatible?") from None
-        answers.append(known.get(bare(str(said))))
-    return answers
+def endpoint_answers(
+    endpoint: Endpoint, texts: list,
+    instruction: str, # for the system message: the task and the words
+    verbalizer: dict,
+    **fields, # of the request, such as max_tokens=None, max_completion_tokens=200
+) -> list: # a label or None for each text
+    "Ask a chat model about each text; an answer that isn't one of the words is None."
+    known = {bare(w): label for label, w in verbalizer.items()}
+    if len(known) < len(verbalizer):
+        raise InputError("the verbaliser – two of its words are the same but for case and"
+                         f" punctuation: {', '.join(verbalizer.values())[:200]} – choose others")
+    fields = {"model": endpoint.model, "temperature": 0, "max_tokens": 8, **fields}
+    sent = {name: value for name, value in fields.items() if value is not None}
+    said = [chat_answer(endpoint, sent, instruction, text) for text in texts]
+    return [known.get(bare(answer)) for answer in said]
+
+def chat_answer(endpoint: Endpoint, fields: dict, instruction: str, text: str) -> str:
+    "What a chat model says to a text."
+    messages = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
+    found = call(endpoint, "/chat/completions", {**fields, "messages": messages})
+    try: return str(found["choices"][0]["message"]["content"] or "")
+    except (KeyError, IndexError, TypeError):
+        raise InputError(f"{endpoint.url}/chat/completions – the reply has no"
+                         " choices[0].message.content – is the server OpenAI-compatible?") from None
 
 # %% ../nbs/09_prompting.ipynb #735a8baf
-MIN_EXAMPLES, MAX_FILE = 10, 512 * 2**20 # what OpenAI asks of a file
+MIN_EXAMPLES = 10 # what OpenAI asks of a file
+MAX_FILE = 512 * 2**20
 
-def write_fine_tuning_file(part: Dataset, path, instruction: str, # for the system message of every line
-                           verbalizer: dict | None = None) -> pd.Series: # lines for each label's word
-    "Write labelled texts as conversations, one a line (JSONL). Raises InputError, and writes nothing, if a service would refuse them."
-    if {"text", "label"} - set(part.column_names) or not hasattr(part.features["label"], "names"): raise InputError(f"the rows – have the columns {', '.join(part.column_names)[:200]} – they need `text` and a ClassLabel `label`, as `load_data` gives them")
+def write_fine_tuning_file(
+    part: Dataset, path,
+    instruction: str, # for the system message of every line
+    verbalizer: dict | None = None,
+) -> pd.Series: # lines for each label's word
+    """Write labelled texts as conversations, one a line (JSONL).
+
+    Raises InputError, and writes nothing, if a service would refuse them."""
+    check_columns(part, "the rows – have", "they need")
     names = part.features["label"].names
     words = {name: w.strip() for name, w in (verbalizer or dict(zip(names, names))).items()}
-    if sorted(words) != sorted(names) or len(set(words.values())) < len(names): raise InputError(f"the verbaliser – has {', '.join(f'{w!r} for {n}' for n, w in words.items())[:200]} – give each of {', '.join(names)[:200]} a word of its own")
+    if sorted(words) != sorted(names) or len(set(words.values())) < len(names):
+        given = ", ".join(f"{w!r} for {n}" for n, w in words.items())
+        raise InputError(f"the verbaliser – has {given[:200]}"
+                         f" – give each of {', '.join(names)[:200]} a word of its own")
     bare_rows = [i for i, y in enumerate(part["label"]) if y is None or y < 0]
-    if bare_rows: raise InputError(f"row {bare_rows[0]} – has no label, as {len(bare_rows)} in all – leave rows without a label out")
-    line = lambda text, y: {"messages": [{"role": "system", "content": instruction}, {"role": "user", "content": text}, {"role": "assistant", "content": words[names[y]]}]}
-    content = "".join(json.dumps(line(t, y), ensure_ascii=False) + "\n" for t, y in zip(part["text"], part["label"]))
+    if bare_rows:
+        raise InputError(f"row {bare_rows[0]} – has no label, as {len(bare_rows)} in all"
+                         " – leave rows without a label out")
+    lines = [conversation(instruction, text, words[names[y]])
+             for text, y in zip(part["text"], part["label"])]
+    content = "".join(line + "\n" for line in lines)
     counts = check_lines(path, content, [words[name] for name in names])
     write_atomically(path, lambda p: p.write_text(content, encoding="utf-8"))
     return counts
 
+def conversation(instruction: str, text: str, answer: str) -> str:
+    "A line of a fine-tuning file."
+    said = {"system": instruction, "user": text, "assistant": answer}
+    messages = [{"role": role, "content": content} for role, content in said.items()]
+    return json.dumps({"messages": messages}, ensure_ascii=False)
+
+# %% ../nbs/09_prompting.ipynb #35baba1a
 def message_problem(line: str) -> str | None:
     "What is wrong with a line of a fine-tuning file."
     try: messages = json.loads(line)["messages"]
-    except (ValueError, KeyError, TypeError): return "is no object with a list of messages – write {\"messages\": [...]}"
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages): return "its messages are no list of objects – write role and content for each"
+    except (ValueError, KeyError, TypeError):
+        return 'is no object with a list of messages – write {"messages": [...]}'
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        return "its messages are no list of objects – write role and content for each"
     roles = [m.get("role") for m in messages]
-    if bad := [r for r in roles if r not in ("system", "user", "assistant")]: return f"has the role {bad[0]!r} – the roles are system, user, assistant"
-    if "system" in roles[1:]: return "has a system message that isn't the first – put it at the beginning"
-    if roles[-1:] != ["assistant"] or "user" not in roles: return "doesn't end with an answer of the assistant to a user – that is what is learnt"
-    if not all(isinstance(m.get("content"), str) and m["content"].strip() for m in messages): return "has a message without content – leave the line out"
+    bad = [r for r in roles if r not in ("system", "user", "assistant")]
+    if bad: return f"has the role {bad[0]!r} – the roles are system, user, assistant"
+    if "system" in roles[1:]:
+        return "has a system message that isn't the first – put it at the beginning"
+    if roles[-1:] != ["assistant"] or "user" not in roles:
+        return "doesn't end with an answer of the assistant to a user – that is what is learnt"
+    contents = [m.get("content") for m in messages]
+    if not all(isinstance(c, str) and c.strip() for c in contents):
+        return "has a message without content – leave the line out"
 
 # %% ../nbs/09_prompting.ipynb #3aa83d5a
 def check_lines(path, content: str, words: list) -> pd.Series:
     "The same for what is, or is going to be, in the file."
-    if len(content.encode()) > MAX_FILE: raise InputError(f"{path} – is larger than {MAX_FILE / 2**20:.0f} MiB – send a part of it")
-    words, lines = [w.strip() for w in words], [(i, line) for i, line in enumerate(content.split("\n"), 1) if line.strip()]
-    problems = [f"{path}:{i} – {what}" for i, line in lines if (what := message_problem(line))]
+    if len(content.encode()) > MAX_FILE:
+        raise InputError(f"{path} – is larger than {MAX_FILE / 2**20:.0f} MiB – send a part of it")
+    words = [w.strip() for w in words]
+    lines = [(i, line) for i, line in enumerate(content.split("\n"), 1) if line.strip()]
+    found = [(i, message_problem(line)) for i, line in lines]
+    problems = [f"{path}:{i} – {what}" for i, what in found if what]
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     answers = [(i, json.loads(line)["messages"][-1]["content"]) for i, line in lines]
-    problems = [f"{path}:{i} – the answer {a[:40]!r} is none of the labels – they are {', '.join(words)[:200]}" for i, a in answers if a not in words]
-    counts = Counter(a for _, a in answers)
-    if not problems and len(lines) < MIN_EXAMPLES: problems = [f"{path} – has {len(lines)} lines, a job takes {MIN_EXAMPLES} at least – add rows"]
-    problems += [f"{path} – no line answers {w!r} – a label that never occurs can't be learnt; add rows with it" for w in words if w not in counts]
+    problems = answer_problems(path, answers, words)
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
+    counts = Counter(a for _, a in answers)
     return pd.Series({w: counts[w] for w in words}, name="lines")
 
+def answer_problems(path, answers: list, words: list) -> list: # of texts
+    "What is wrong with the answers of a file, each with the number of its line."
+    known = ", ".join(words)[:200]
+    problems = [f"{path}:{i} – the answer {a[:40]!r} is none of the labels – they are {known}"
+                for i, a in answers if a not in words]
+    if not problems and len(answers) < MIN_EXAMPLES:
+        problems = [f"{path} – has {len(answers)} lines, a job takes {MIN_EXAMPLES} at least"
+                    " – add rows"]
+    given = {a for _, a in answers}
+    return problems + [f"{path} – no line answers {w!r} – a label that never occurs can't be"
+                       " learnt; add rows with it" for w in words if w not in given]
+
 def check_fine_tuning_file(path, words: list) -> pd.Series: # lines for each word
-    "Count the answers of a fine-tuning file; raises InputError for a line that isn't a conversation, an answer that is none of the words, or a word that never occurs."
+    """Count the answers of a fine-tuning file.
+
+    Raises InputError for a line that isn't a conversation, an answer that is none of the words,
+    or a word that never occurs."""
     return check_lines(path, read_text(path), words)
 
 # %% ../nbs/09_prompting.ipynb #bdbddf07
 def upload_file(endpoint: Endpoint, path) -> str: # the id of the file there
     "Send a fine-tuning file (multipart/form-data)."
-    boundary, raw = uuid.uuid4().hex, read_bytes(path)
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="data.jsonl"\r\nContent-Type: application/jsonl\r\n\r\n'
-    return field(endpoint, "/files", call(endpoint, "/files", head.encode() + raw + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}", repeatable=False), "id")
+    boundary = uuid.uuid4().hex
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name='
+    head = (f'{part}"purpose"\r\n\r\nfine-tune\r\n'
+            f'{part}"file"; filename="data.jsonl"\r\nContent-Type: application/jsonl\r\n\r\n')
+    form = head.encode() + read_bytes(path) + f"\r\n--{boundary}--\r\n".encode()
+    kind = f"multipart/form-data; boundary={boundary}"
+    return field(endpoint, "/files", call(endpoint, "/files", form, kind, repeatable=False), "id")
 
-def create_job(endpoint: Endpoint, training_file: str, validation_file: str | None = None) -> str: # the id of the job
+def create_job(
+    endpoint: Endpoint, training_file: str, validation_file: str | None = None,
+) -> str: # the id of the job
     "Start a fine-tuning job on uploaded files, from the endpoint's model."
-    body = {"model": endpoint.model, "training_file": training_file} | ({"validation_file": validation_file} if validation_file else {})
-    return field(endpoint, "/fine_tuning/jobs", call(endpoint, "/fine_tuning/jobs", body, repeatable=False), "id")
+    path = "/fine_tuning/jobs"
+    body = {"model": endpoint.model, "training_file": training_file}
+    if validation_file: body["validation_file"] = validation_file
+    return field(endpoint, path, call(endpoint, path, body, repeatable=False), "id")
 
 def field(endpoint: Endpoint, path: str, reply: dict, name: str) -> str:
     "A text of a reply; raises InputError if it isn't there."
-    if not isinstance(reply.get(name), str) or not reply[name]: raise InputError(f"{endpoint.url}{path} – the reply has no {name} – is the server OpenAI-compatible?")
+    if not isinstance(reply.get(name), str) or not reply[name]:
+        raise InputError(f"{endpoint.url}{path} – the reply has no {name}"
+                         " – is the server OpenAI-compatible?")
     return reply[name]
 
 # %% ../nbs/09_prompting.ipynb #e45a35f0
-def wait_for_job(endpoint: Endpoint, job: str, every: float = 20, # seconds between two looks
-                 longest: float = 6 * 3600, # seconds to wait in all; the job goes on without us
-                ) -> str: # the name of the new model
-    "Look after a fine-tuning job until it is done; raises InputError if it failed, was cancelled, or takes too long."
-    path, until = f"/fine_tuning/jobs/{job}", time.monotonic() + longest
+def wait_for_job(
+    endpoint: Endpoint, job: str,
+    every: float = 20, # seconds between two looks
+    longest: float = 6 * 3600, # seconds to wait in all; the job goes on without us
+) -> str: # the name of the new model
+    "Look after a job until it is done; InputError if it failed, was cancelled, or takes too long."
+    path = f"/fine_tuning/jobs/{job}"
+    until = time.monotonic() + longest
     while True:
         found = call(endpoint, path)
         status = field(endpoint, path, found, "status")
         if status == "succeeded": return field(endpoint, path, found, "fine_tuned_model")
-        if status in ("failed", "cancelled"):
-            error = found.get("error")
-            reason = (error.get("message") if isinstance(error, dict) else error) or "no reason given"
-            raise InputError(f"job {job} – {status}: {endpoint.quote(reason)} – {'mend the file and start' if status == 'failed' else 'if that was not you, start'} a new one")
-        if time.monotonic() + every > until: raise InputError(f"job {job} – is still {status} after {longest:g} s – it goes on there; call wait_for_job again with its name")
+        if status in ("failed", "cancelled"): raise job_error(endpoint, job, status, found)
+        if time.monotonic() + every > until:
+            raise InputError(f"job {job} – is still {status} after {longest:g} s"
+                             " – it goes on there; call wait_for_job again with its name")
         time.sleep(every)
+
+def job_error(endpoint: Endpoint, job: str, status: str, found: dict) -> InputError:
+    "Why there is no new model."
+    error = found.get("error")
+    reason = error.get("message") if isinstance(error, dict) else error
+    todo = "mend the file and start" if status == "failed" else "if that was not you, start"
+    said = endpoint.quote(reason or "no reason given")
+    return InputError(f"job {job} – {status}: {said} – {todo} a new one")

@@ -59,7 +59,7 @@ def check_settings(settings) -> None:
 
 def check_labels(labels: list | None) -> None:
     "Raise InputError for allowed labels that can't be told apart."
-    if labels is None or all(labels) and len(set(labels)) == len(labels) > 1: return
+    if labels is None or (all(labels) and len(set(labels)) == len(labels) > 1): return
     advice = "needs two or more different names, joined by commas"
     raise InputError(f"labels {','.join(labels)} – {advice}")
 

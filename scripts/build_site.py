@@ -1,12 +1,24 @@
-"""Build the docs site, or check what it would be built from: `python scripts/build_site.py [--check]`
+"""Build the docs site, or check what it would be built from.
 
-The pages are the notebooks as they are stored (they are not run again), prepared by nbdev: a page for each chapter. Added here:
-a page for each module, made from its docstrings, with links from chapter to module and back, and the notebooks for learners to
-download. Everything is laid out in `_proc`, checked there, and rendered by Quarto (https://quarto.org) into `_docs`.
-`--check` needs no Quarto: it finds dead links and anchors, missing pictures and alt texts, pages without title or that no
-navigation leads to, and keys in `_quarto.yml` that Quarto doesn't know.
+    python scripts/build_site.py [--check]
+
+The pages are the notebooks as they are stored (they are not run again), prepared by nbdev: a page
+for each chapter, exported code and all. Added here: a page for each module, made from its
+docstrings, with links from chapter to module and back, and the notebooks for learners to download.
+Everything is laid out in `_proc`, checked there, and rendered by Quarto (https://quarto.org) into
+`_docs`. `--check` needs no Quarto: it finds dead links and anchors, missing pictures and alt texts,
+pages without title or that no navigation leads to, sources whose lines Quarto would join, exported
+code that no page shows, and keys in `_quarto.yml` that Quarto doesn't know.
 """
-import argparse, base64, importlib, json, re, shutil, subprocess, sys
+import argparse
+import ast
+import base64
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,166 +26,325 @@ from urllib.parse import unquote, urlsplit
 
 import jsonschema
 import yaml
+from chapters import DIRECTIVE, ROOT, entries, exported, modules, source_of
 
-ROOT = Path(__file__).resolve().parents[1]
-
-# As far as it is used here: https://quarto.org/docs/reference/projects/websites.html and .../formats/html.html
-ENTRY = {"anyOf": [{"type": "string"},
-                   {"type": "object", "properties": {k: {"type": "string"} for k in ("href", "text")}, "required": ["href"], "additionalProperties": False},
-                   {"type": "object", "properties": {"section": {"type": "string"}, "contents": {"type": "array", "items": {"$ref": "#/$defs/entry"}}}, "required": ["section", "contents"], "additionalProperties": False}]}
-SCHEMA = {"$defs": {"entry": ENTRY}, "type": "object", "additionalProperties": False, "required": ["project", "website", "format"], "properties": {
-    "project": {"type": "object", "additionalProperties": False, "required": ["type"], "properties": {
-        "type": {"enum": ["website", "book", "default", "manuscript"]}, "output-dir": {"type": "string"}, "render": {"type": "array", "items": {"type": "string"}}, "resources": {"type": "array", "items": {"type": "string"}}}},
-    "website": {"type": "object", "additionalProperties": False, "required": ["title", "sidebar"], "properties": {
-        "title": {"type": "string"}, "description": {"type": "string"}, "site-url": {"type": "string"}, "repo-url": {"type": "string"}, "repo-branch": {"type": "string"}, "page-navigation": {"type": "boolean"}, "search": {"type": "boolean"},
-        "sidebar": {"type": "object", "additionalProperties": False, "properties": {"style": {"enum": ["docked", "floating"]}, "search": {"type": "boolean"}, "contents": {"type": "array", "items": {"$ref": "#/$defs/entry"}}}}}},
-    "format": {"type": "object", "additionalProperties": False, "properties": {"html": {"type": "object", "additionalProperties": False, "properties": {
-        "theme": {"type": "object", "properties": {"light": {"type": "string"}, "dark": {"type": "string"}}, "required": ["light", "dark"], "additionalProperties": False},
-        "toc": {"type": "boolean"}, "code-fold": {"enum": [True, False, "show"]}, "css": {"type": "string"}, "highlight-style": {"enum": ["a11y", "arrow", "github"]}, "code-tools": {"type": "boolean"}, "code-copy": {"type": "boolean"}, "code-overflow": {"enum": ["scroll", "wrap"]}, "fig-cap-location": {"enum": ["top", "bottom", "margin"]}}}}},
-    "metadata-files": {"type": "array", "items": {"type": "string"}}}}
+PROCESS = "from nbdev.serve import proc_nbs; proc_nbs('.')"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PANEL = "<p><em>Here a panel appears when the notebook is run.</em></p>"
 
 
-def source_of(cell): return "".join(cell["source"])
+# What Quarto knows, as far as it is used here, from its reference:
+# https://quarto.org/docs/reference/projects/websites.html and .../formats/html.html
 
+def record(required: tuple = (), **properties) -> dict:
+    "The schema of a mapping with these keys and no others."
+    properties = {key.replace("_", "-"): kind for key, kind in properties.items()}
+    return {"type": "object", "additionalProperties": False, "required": list(required),
+            "properties": properties}
+
+
+def list_of(kind: dict) -> dict: return {"type": "array", "items": kind}
+
+
+TEXT = {"type": "string"}
+SWITCH = {"type": "boolean"}
+NAVIGATION = list_of({"$ref": "#/$defs/entry"})
+ENTRY = {"anyOf": [TEXT, record(("href",), href=TEXT, text=TEXT),
+                   record(("section",), section=TEXT, contents=NAVIGATION)]}
+PROJECT = record(("type",), type={"enum": ["website", "book", "default", "manuscript"]},
+                 output_dir=TEXT, render=list_of(TEXT), resources=list_of(TEXT))
+SIDEBAR = record(style={"enum": ["docked", "floating"]}, search=SWITCH, contents=NAVIGATION)
+WEBSITE = record(("title", "sidebar"), title=TEXT, description=TEXT, site_url=TEXT, repo_url=TEXT,
+                 repo_branch=TEXT, page_navigation=SWITCH, search=SWITCH, sidebar=SIDEBAR)
+HTML = record(theme=record(("light", "dark"), light=TEXT, dark=TEXT), css=TEXT, toc=SWITCH,
+              code_fold={"enum": [True, False, "show"]}, code_tools=SWITCH, code_copy=SWITCH,
+              code_overflow={"enum": ["scroll", "wrap"]},
+              highlight_style={"enum": ["a11y", "arrow", "github"]},
+              fig_cap_location={"enum": ["top", "bottom", "margin"]})
+SCHEMA = {"$defs": {"entry": ENTRY},
+          **record(("project", "website", "format"), project=PROJECT, website=WEBSITE,
+                   format=record(html=HTML), metadata_files=list_of(TEXT))}
+
+
+# Lay out the pages
 
 def prepare(work: Path) -> None:
     "Lay out the pages: chapters, modules, notebooks for learners."
-    shutil.copytree(ROOT / "nbs", work / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copytree(ROOT / "course_lib", work / "course_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("settings.ini", "_quarto.yml"): shutil.copy(ROOT / name, work)
-    subprocess.run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs('.')"], cwd=work, check=True, capture_output=True)
+    copy_sources(work)
+    subprocess.run([sys.executable, "-c", PROCESS], cwd=work, check=True, capture_output=True)
+    add_downloads(work)
+    made_in = {module: path for module, path in modules().items() if module != "__main__"}
+    (work / "_proc/api").mkdir()
+    for module, chapter in made_in.items():
+        page = module_page(module, chapter.name)
+        (work / f"_proc/api/{module}.md").write_text(page, encoding="utf-8")
+    module_in = {chapter.name: module for module, chapter in made_in.items()}
+    for path in sorted((work / "_proc/nbs").glob("*.ipynb")):
+        finish_page(path, module_in.get(path.name))
+
+
+def copy_sources(work: Path) -> None:
+    "The chapters, with exported cells as ordinary ones, and the navigation with the modules in it."
+    unwanted = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    shutil.copytree(ROOT / "nbs", work / "nbs", ignore=unwanted)
+    for path in (work / "nbs").glob("*.ipynb"): show_exported(path)
+    shutil.copy(ROOT / "settings.ini", work)
+    config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    (work / "_quarto.yml").write_text(with_modules(config), encoding="utf-8")
+
+
+def show_exported(path: Path) -> None:
+    "Take the directive from exported cells: nbdev would put a bare signature in their place."
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["source"] = lines(DIRECTIVE.sub("", source_of(cell)))
+    path.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def with_modules(config: str) -> str:
+    "The navigation with a page for each module, in the order of the chapters."
+    added = [f"          - api/{name}.md\n" for name in modules() if name != "__main__"]
+    filled, n = re.subn(r"(?m)^( +contents:) \[\].*\n", r"\1\n" + "".join(added), config)
+    if n != 1: raise ValueError(f"_quarto.yml has {n} sections with the contents [], not one")
+    return filled
+
+
+def add_downloads(work: Path) -> None:
+    "The data, the styles and the notebooks for learners."
+    from course_lib.exercises import build
     (work / "_proc/data").mkdir(exist_ok=True)
     shutil.copy(ROOT / "data/reviews.csv", work / "_proc/data")
     shutil.copy(ROOT / "styles.css", work / "_proc")
-    from course_lib.exercises import build
     build("student", work / "student")
     shutil.make_archive(work / "_proc/student", "zip", work, "student")
-    pages = {}
-    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
-        exported = re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))
-        if exported and exported[1] not in ("__main__",): pages[path.stem] = exported[1]
-    (work / "_proc/api").mkdir()
-    for chapter, module in pages.items(): (work / f"_proc/api/{module}.md").write_text(module_page(module, chapter), encoding="utf-8")
-    for path in sorted((work / "_proc/nbs").glob("*.ipynb")): finish_page(path, pages.get(path.stem))
 
 
 def module_page(module: str, chapter: str) -> str:
     "What a module offers, from its docstrings."
     from nbdev.showdoc import show_doc
     found = importlib.import_module(f"course_lib.{module}")
-    objects = [getattr(found, name) for name in found.__all__ if callable(getattr(found, name)) and getattr(found, name).__doc__]
-    head = f"---\ntitle: \"course_lib.{module}\"\n---\n\n{found.__doc__}\n\nMade in [the chapter](../nbs/{chapter}.ipynb), which says why it is as it is.\n"
-    return head + "".join("\n" + re.sub(r"^---\s*", "", show_doc(o)._repr_markdown_()) + "\n" for o in objects)
+    members = [getattr(found, name) for name in found.__all__]
+    documented = [m for m in members if callable(m) and m.__doc__]
+    parts = [re.sub(r"^---\s*", "", show_doc(m)._repr_markdown_()) for m in documented]
+    return (f"---\ntitle: \"course_lib.{module}\"\n---\n\n{found.__doc__}\n\n"
+            f"Made in [the chapter](../nbs/{chapter}), which says why it is as it is.\n"
+            + "".join(f"\n{part}\n" for part in parts))
 
 
 def finish_page(path: Path, module: str | None) -> None:
-    "Pictures with their alt texts, a word in the place of widgets, links to the module and to the notebook for learners; the first page also answers at the root."
+    """Pictures with their alt texts, a word in the place of widgets, links to the module and to
+    the notebook for learners; the first page also answers at the root."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    pictures = path.parent / "images"
     for i, cell in enumerate(notebook["cells"]):
-        if cell["cell_type"] == "code": cell["source"] = folded(source_of(cell))
-        if "outputs" in cell: cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]       # progress bars that have come to their end
-        for k, output in enumerate(cell.get("outputs", [])):
-            data = output.get("data", {})
-            if "image/png" in data:                        # Quarto would lose the alt text that the notebook keeps in the metadata
-                picture = pictures / f"{path.stem}-{i}-{k}.png"
-                picture.write_bytes(base64.b64decode("".join(data["image/png"])))
-                alt = escape(output.get("metadata", {}).get("image/png", {}).get("alt", ""), quote=True)
-                cell["outputs"][k] = html_output(f'<p><img src="images/{picture.name}" alt="{alt}" style="max-width: 100%"></p>')
-            elif "application/vnd.jupyter.widget-view+json" in data: cell["outputs"][k] = html_output("<p><em>Here a panel appears when the notebook is run.</em></p>")
-    text = f"All pages as notebooks to work in, with stubs for the exercises: [student.zip](../student.zip) (this one is `{path.name}`)."       # Quarto takes a link to a notebook for a page
-    if module: text = f"The code of this page as a module: [`course_lib.{module}`](../api/{module}.md). " + text
-    notebook["cells"].append({"cell_type": "markdown", "id": "to-module", "metadata": {}, "source": text})
-    if path.stem == "index": notebook["cells"][0]["source"] = source_of(notebook["cells"][0]).replace("output-file: index.html", "output-file: index.html\naliases: [/index.html]")
+        text = source_of(cell)
+        if cell["cell_type"] == "code":
+            text = folded(text)
+            outputs = [o for o in cell["outputs"] if o.get("name") != "stderr"]  # progress bars
+            cell["outputs"] = [finish_output(o, path, f"{i}-{k}") for k, o in enumerate(outputs)]
+        if path.stem == "index" and i == 0:
+            text = text.replace("output-file: index.html",
+                                "output-file: index.html\naliases: [/index.html]")
+        cell["source"] = lines(text)
+    notebook["cells"].append({"cell_type": "markdown", "id": "to-module", "metadata": {},
+                              "source": lines(closing(path.name, module))})
     path.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def lines(text: str) -> list:
+    "A text as a list of lines: Quarto joins the lines of a cell whose source is a string."
+    return re.findall(r".*\n|.+", text)
+
+
+def closing(name: str, module: str | None) -> str:
+    "The last words of a page. Quarto would take a link to a notebook for a page, so it has none."
+    text = ("All pages as notebooks to work in, with stubs for the exercises: "
+            f"[student.zip](../student.zip) (this one is `{name}`).")
+    if not module: return text
+    return f"The code of this page as a module: [`course_lib.{module}`](../api/{module}.md). {text}"
 
 
 def folded(source: str) -> str:
     "Solutions and wrong answers closed, for a reader who wants to try first."
     from course_lib.exercises import shown
-    title = "A solution" if re.search(r"(?m)^ *### BEGIN SOLUTION", source) else "Wrong answers that the check finds" if re.search(r"(?m)^reject\(", source) else None
-    return f'#| code-fold: true\n#| code-summary: "{title}"\n{shown(source)}' if title else source
+    if re.search(r"(?m)^ *### BEGIN SOLUTION", source): title = "A solution"
+    elif re.search(r"(?m)^reject\(", source): title = "Wrong answers that the check finds"
+    else: return source
+    return f'#| code-fold: true\n#| code-summary: "{title}"\n{shown(source)}'
 
 
-def html_output(text: str) -> dict: return {"output_type": "display_data", "metadata": {}, "data": {"text/html": [text]}}
+def finish_output(output: dict, path: Path, number: str) -> dict:
+    "A picture as a file: Quarto would lose the alt text that the notebook keeps in the metadata."
+    data = output.get("data", {})
+    if "image/png" in data:
+        picture = path.parent / "images" / f"{path.stem}-{number}.png"
+        picture.write_bytes(base64.b64decode("".join(data["image/png"])))
+        alt = escape(alt_of(output), quote=True)
+        return html_output(f'<p><img src="images/{picture.name}" alt="{alt}" '
+                           'style="max-width: 100%"></p>')
+    if WIDGET in data: return html_output(PANEL)
+    return output
 
+
+def alt_of(output: dict) -> str: return output["metadata"].get("image/png", {}).get("alt", "")
+
+
+def html_output(text: str) -> dict:
+    return {"output_type": "display_data", "metadata": {}, "data": {"text/html": [text]}}
+
+
+# Check them
 
 class Pictures(HTMLParser):
     "Pictures, links and ids in raw HTML."
     def __init__(self, text):
-        super().__init__(); self.images, self.links, self.ids = [], [], []
+        super().__init__()
+        self.images, self.links, self.ids = [], [], []
         self.feed(text)
+
     def handle_starttag(self, tag, attributes):
         a = dict(attributes)
         if tag == "img": self.images.append((a.get("src", ""), a.get("alt") or ""))
-        if tag == "svg" and not (a.get("aria-label") or a.get("aria-hidden")): self.images.append(("an <svg>", ""))
+        if tag == "svg" and not (a.get("aria-label") or a.get("aria-hidden")):
+            self.images.append(("an <svg>", ""))
         if tag == "a" and a.get("href"): self.links.append(a["href"])
         if a.get("id"): self.ids.append(a["id"])
 
 
 def anchor_of(heading: str) -> str:
     "The id that Pandoc gives a heading."
-    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"[`*_]{1,2}(\S.*?)[`*_]{1,2}", r"\1", heading))
-    return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", re.sub(r"[^\w\s.-]", "", plain.lower()).strip())) or "section"
+    plain = re.sub(r"[`*_]{1,2}(\S.*?)[`*_]{1,2}", r"\1", heading)
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", plain)
+    kept = re.sub(r"[^\w\s.-]", "", plain.lower()).strip()
+    return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", kept)) or "section"
 
 
 def read_page(path: Path) -> dict:
-    "Title, links, pictures (source, alt) and anchors of a page."
+    "Title, links, pictures (source, alt), anchors and cells of a page."
+    cells = []
+    texts = [path.read_text(encoding="utf-8")]
     if path.suffix == ".ipynb":
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        cells = json.loads(texts[0])["cells"]
         texts = [source_of(c) for c in cells if c["cell_type"] in ("markdown", "raw")]
-        outputs = [o for c in cells if c["cell_type"] == "code" for o in c.get("outputs", [])]
-    else: texts, outputs = [path.read_text(encoding="utf-8")], []
-    text = "\n\n".join(texts)
-    html = text + "".join("".join(o["data"]["text/html"]) for o in outputs if "text/html" in o.get("data", {}))
-    text += "\n\n" + "\n\n".join("".join(o["data"]["text/markdown"]) for o in outputs if "text/markdown" in o.get("data", {}))
+    outputs = [o for c in cells if c["cell_type"] == "code" for o in c.get("outputs", [])]
+    written = "\n\n".join(texts)
+    text = "\n\n".join([written, *shown_as(outputs, "text/markdown")])
     prose = re.sub(r"`[^`\n]*`", "", re.sub(r"(?ms)^(```|~~~).*?^\1", "", text))
+    html = written + "".join(shown_as(outputs, "text/html"))
     seen = Pictures(re.sub(r"(?s)<script.*?</script>", "", html))
     images = seen.images + [(m[2], m[1]) for m in re.finditer(r"!\[([^\]]*)\]\(([^)\s]+)", prose)]
-    images += [("a figure of a cell", o.get("metadata", {}).get("image/png", {}).get("alt", "")) for o in outputs if "image/png" in o.get("data", {})]
-    links = seen.links + [m[1] for m in re.finditer(r"(?<!!)\[[^\]]*\]\(([^)\s]+)", prose)]
+    figures = [o for o in outputs if "image/png" in o.get("data", {})]
+    images += [("a figure of a cell", alt_of(o)) for o in figures]
+    links = seen.links + re.findall(r"(?<!!)\[[^\]]*\]\(([^)\s]+)", prose)
     headings = re.findall(r"(?m)^#{1,6} +(.+?)(?: *\{#([\w-]+)[^}]*\})? *$", prose)
+    anchors = {anchor or anchor_of(h) for h, anchor in headings} | set(seen.ids)
     title = re.search(r"(?ms)\A---\n.*?^title: *(\S.*?)$", text)
-    return {"title": title and title[1], "links": links, "images": images, "anchors": {anchor or anchor_of(h) for h, anchor in headings} | set(seen.ids)}
+    return {"title": title and title[1], "links": links, "images": images, "anchors": anchors,
+            "cells": cells}
 
 
-def entries(contents: list) -> list: # of hrefs
-    "All pages that a navigation leads to."
-    return [href for e in contents for href in ([e] if isinstance(e, str) else entries(e["contents"]) if "contents" in e else [e["href"]])]
+def shown_as(outputs: list, kind: str) -> list: # of texts
+    "What cells show in one format."
+    return ["".join(o["data"][kind]) for o in outputs if kind in o.get("data", {})]
 
 
 def check(site: Path) -> list: # of faults, a line each
     "What is wrong with a prepared site."
     config = yaml.safe_load((site / "_quarto.yml").read_text(encoding="utf-8"))
-    faults = [f"_quarto.yml: {'/'.join(map(str, e.absolute_path)) or 'top'}: {e.message[:200]}" for e in jsonschema.Draft202012Validator(SCHEMA).iter_errors(config)]
-    if faults: return faults
-    shown = entries(config["website"]["sidebar"]["contents"])
-    pages = {str(p.relative_to(site)): read_page(p) for pattern in config["project"]["render"] for p in sorted(site.glob(pattern))}
-    faults += [f"_quarto.yml: the navigation leads to {href}, which is not there" for href in shown if href not in pages]
-    faults += [f"{name}: no navigation leads to it" for name in pages if name not in shown]
-    faults += [f"_quarto.yml: {css} is not there" for css in [config["format"].get("html", {}).get("css")] if css and not (site / css).exists()]
-    faults += [f"_quarto.yml: resource {pattern} is not there" for pattern in config["project"].get("resources", []) if not list(site.glob(pattern))]
+    errors = list(jsonschema.Draft202012Validator(SCHEMA).iter_errors(config))
+    if errors:
+        places = ["/".join(map(str, e.absolute_path)) or "top" for e in errors]
+        return [f"_quarto.yml: {place}: {e.message[:200]}" for place, e in zip(places, errors)]
+    paths = [p for pattern in config["project"]["render"] for p in sorted(site.glob(pattern))]
+    pages = {p.relative_to(site).as_posix(): read_page(p) for p in paths}
+    faults = navigation_faults(site, config, pages)
     for name, page in pages.items():
         if not page["title"]: faults.append(f"{name}: has no title")
-        for source, alt in page["images"]:
-            if not alt.strip(): faults.append(f"{name}: {source[:80]} has no alt text")
-            if not re.match(r"https?:|data:|a figure|an <svg", source) and not (site / name).parent.joinpath(unquote(source)).exists(): faults.append(f"{name}: picture {source} is not there")
-        for link in page["links"]:
-            target = urlsplit(link)
-            if target.scheme or link.startswith("//"): continue
-            other = (site / name).parent.joinpath(unquote(target.path)).resolve() if target.path else site.resolve() / name
-            if not other.exists(): faults.append(f"{name}: link to {link}, which is not there"); continue
-            inside = str(other.relative_to(site.resolve())) if other.is_relative_to(site.resolve()) else None
-            if target.fragment and inside in pages and unquote(target.fragment) not in pages[inside]["anchors"]: faults.append(f"{name}: link to {link}: no such heading")
+        faults += [f"{name}: {fault}" for fault in picture_faults(site / name, page)]
+        faults += [f"{name}: {fault}" for fault in link_faults(site, name, pages)]
+        faults += [f"{name}: {fault}" for fault in source_faults(page["cells"])]
+        if name.endswith(".ipynb"):
+            faults += [f"{name}: {fault}" for fault in export_faults(ROOT / name, page["cells"])]
     return faults
 
 
+def navigation_faults(site: Path, config: dict, pages: dict) -> list:
+    "Pages that the navigation misses or invents, files that the configuration names in vain."
+    shown = entries(config["website"]["sidebar"]["contents"])
+    faults = [f"the navigation leads to {h}, which is not there" for h in shown if h not in pages]
+    css = config["format"].get("html", {}).get("css")
+    if css and not (site / css).exists(): faults.append(f"{css} is not there")
+    for pattern in config["project"].get("resources", []):
+        if not list(site.glob(pattern)): faults.append(f"resource {pattern} is not there")
+    return ([f"_quarto.yml: {fault}" for fault in faults]
+            + [f"{name}: no navigation leads to it" for name in pages if name not in shown])
+
+
+def picture_faults(path: Path, page: dict) -> list:
+    "Pictures without alt text, and those that are not there."
+    faults = []
+    for source, alt in page["images"]:
+        if not alt.strip(): faults.append(f"{source[:80]} has no alt text")
+        elsewhere = re.match(r"https?:|data:|a figure|an <svg", source)
+        if not elsewhere and not path.parent.joinpath(unquote(source)).exists():
+            faults.append(f"picture {source} is not there")
+    return faults
+
+
+def link_faults(site: Path, name: str, pages: dict) -> list:
+    "Links to pages or headings that are not there."
+    faults = []
+    top = site.resolve()
+    for link in pages[name]["links"]:
+        target = urlsplit(link)
+        if target.scheme or link.startswith("//"): continue
+        other = top / name
+        if target.path: other = (other.parent / unquote(target.path)).resolve()
+        if not other.exists():
+            faults.append(f"link to {link}, which is not there")
+            continue
+        inside = other.relative_to(top).as_posix() if other.is_relative_to(top) else None
+        if not target.fragment or inside not in pages: continue
+        if unquote(target.fragment) not in pages[inside]["anchors"]:
+            faults.append(f"link to {link}: no such heading")
+    return faults
+
+
+def source_faults(cells: list) -> list:
+    "Cells whose lines Quarto would join."
+    joined = [i for i, c in enumerate(cells) if c["source"] != lines(source_of(c))]
+    return [f"the source of cell {i} is not a list of lines" for i in joined]
+
+
+def export_faults(original: Path, cells: list) -> list:
+    "Exported definitions that the page doesn't show whole."
+    if not original.exists(): return []
+    page = "\n".join(source_of(c) for c in cells if c["cell_type"] == "code")
+    definitions = [d for code in exported(original) for d in definitions_of(code)]
+    return [f"the code of {name} is not shown" for name, code in definitions if code not in page]
+
+
+def definitions_of(code: str) -> list: # of (name, code)
+    "The functions and classes of a cell, decorators and all."
+    found = []
+    for node in ast.parse(code).body:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): continue
+        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+        found.append((node.name, "\n".join(code.split("\n")[first - 1:node.end_lineno])))
+    return found
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--check", action="store_true"); p.add_argument("--work", type=Path, default=ROOT / "runs/site")
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--check", action="store_true")
+    p.add_argument("--work", type=Path, default=ROOT / "runs/site")
     args = p.parse_args()
-    if not args.check and not shutil.which("quarto"): sys.exit("quarto is not installed: see https://quarto.org/docs/get-started – without it: python scripts/build_site.py --check")
-    shutil.rmtree(args.work, ignore_errors=True); args.work.mkdir(parents=True)
+    if not args.check and not shutil.which("quarto"):
+        sys.exit("quarto is not installed: see https://quarto.org/docs/get-started – "
+                 "without it: python scripts/build_site.py --check")
+    shutil.rmtree(args.work, ignore_errors=True)
+    args.work.mkdir(parents=True)
     prepare(args.work)
     faults = check(args.work / "_proc")
     print("\n".join(faults) or "no fault found", flush=True)

@@ -34,11 +34,19 @@ def entries(contents: list) -> list: # of hrefs
     return found
 
 
+def parts(root: Path = ROOT) -> dict: # title -> notebooks
+    "The notebooks of each section of the navigation, in its order; the first page stands alone."
+    config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
+    found = {}
+    for entry in config["website"]["sidebar"]["contents"]:
+        hrefs = [href for href in entries([entry]) if href.endswith(".ipynb")]
+        if hrefs: found[entry.get("section", "")] = [root / href for href in hrefs]
+    return found
+
+
 def pages(root: Path = ROOT) -> list: # of paths
     "The notebooks in the order of the navigation."
-    config = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
-    contents = config["website"]["sidebar"]["contents"]
-    return [root / href for href in entries(contents) if href.endswith(".ipynb")]
+    return [path for paths in parts(root).values() for path in paths]
 
 
 def module_of(path: Path) -> str | None:

@@ -1,6 +1,9 @@
-"""Fill the tables of `data/README.md`: rows, classes, lengths, repetition, what a bag of words scores. `python scripts/data_card.py`
+"""Fill the tables of `data/README.md`: rows, classes, lengths, repetition, what word counts score.
 
-Every number in the data card stands between two markers and is computed here; a test runs this and fails if the card is out of date.
+    python scripts/data_card.py
+
+Every number in the data card stands between two markers and is computed here; a test runs this and
+fails if the card is out of date.
 """
 import re
 from collections import Counter
@@ -25,56 +28,80 @@ def lengths(texts) -> dict:
 
 
 def repetition(texts) -> dict:
-    "How far texts share wording: unique runs of four words, and the most rows that share a run of eight."
+    """How far texts share wording: unique runs of four words, and the most rows that share a run
+    of eight."""
     four, eight = Counter(), Counter()
     for t in texts:
-        four.update(word_runs(t, 4)); eight.update({r for r in word_runs(t, 8) if r.count(" ") == 7})
-    return {"4-grams that are unique": f"{sum(v == 1 for v in four.values()) / len(four):.1%}", "rows that share an 8-word run, at most": max(eight.values()),
+        four.update(word_runs(t, 4))
+        eight.update({run for run in word_runs(t, 8) if run.count(" ") == 7})
+    unique = sum(v == 1 for v in four.values()) / len(four)
+    return {"4-grams that are unique": f"{unique:.1%}",
+            "rows that share an 8-word run, at most": max(eight.values()),
             "texts twice": len(texts) - len({text_key(t) for t in texts})}
 
 
 def counting(texts, labels, words=None) -> np.ndarray:
-    "For each row whether a bag of words, or of the given words only, gets it right in five-fold cross-validation."
+    """For each row whether a bag of words, or of the given words only, gets it right in five-fold
+    cross-validation."""
     model = make_pipeline(TfidfVectorizer(vocabulary=words), LogisticRegression(max_iter=1000))
-    return cross_val_predict(model, texts, labels, cv=StratifiedKFold(5, shuffle=True, random_state=0)) == np.array(labels)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return cross_val_predict(model, texts, labels, cv=folds) == np.array(labels)
 
 
 def by_group(frame: pd.DataFrame, group: str, label: str) -> str:
-    "A Markdown table: for each group its rows, classes, lengths and what a bag of words gets right."
+    "A Markdown table: each group's rows, classes, lengths and what a bag of words gets right."
     frame = frame.assign(right=counting(frame["text"], frame[label]))
-    rows = {g: {"rows": len(f), **(f[label].value_counts().sort_index().to_dict() if label != group else {}), **lengths(f["text"]), "TF-IDF right": f"{f['right'].mean():.1%}"}
-            for g, f in [*frame.groupby(group), ("all", frame)]}
-    return markdown(pd.DataFrame.from_dict(rows, orient="index"), group)
+    rows = {}
+    for name, part in [*frame.groupby(group), ("all", frame)]:
+        classes = {} if label == group else part[label].value_counts().sort_index().to_dict()
+        rows[name] = {"rows": len(part), **classes, **lengths(part["text"]),
+                      "TF-IDF right": f"{part['right'].mean():.1%}"}
+    return markdown(rows, group)
 
 
-def markdown(frame: pd.DataFrame, corner: str) -> str:
-    "The frame as a Markdown table."
-    lines = [[corner, *frame.columns], ["---"] * (len(frame.columns) + 1), *([i, *r] for i, r in zip(frame.index, frame.astype(object).values))]
-    return "\n".join("| " + " | ".join("" if isinstance(v, float) and np.isnan(v) else str(v) for v in line) + " |" for line in lines)
+def markdown(rows: dict, corner: str) -> str: # rows: name -> {column: value}
+    "A Markdown table."
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    lines = [[corner, *frame.columns], ["---"] * (len(frame.columns) + 1)]
+    lines += [[name, *row] for name, row in zip(frame.index, frame.astype(object).values)]
+    return "\n".join("| " + " | ".join(shown(v) for v in line) + " |" for line in lines)
+
+
+def shown(value) -> str: return "" if isinstance(value, float) and np.isnan(value) else str(value)
 
 
 def splits(name: str, **columns) -> str:
     "The fixed splits of a shipped table: rows and fingerprints."
     parts = load_data(name, **columns)
-    table = pd.DataFrame.from_dict({k: {"rows": len(v), "fingerprint": f"`{fingerprint(v)}`"} for k, v in parts.items()}, orient="index")
-    return markdown(table, "part") + f"\n\nNear copies (half or more of the runs of three words in common) within and across the parts: {len(near_duplicates(parts))}."
+    rows = {k: {"rows": len(v), "fingerprint": f"`{fingerprint(v)}`"} for k, v in parts.items()}
+    return (f"{markdown(rows, 'part')}\n\nNear copies (half or more of the runs of three words in "
+            f"common) within and across the parts: {len(near_duplicates(parts))}.")
 
 
 def tables() -> dict:
     "Marker -> what belongs there."
-    reviews, news = pd.read_csv(DATA / "reviews.csv"), pd.read_json(DATA / "news.jsonl", lines=True)
+    reviews = pd.read_csv(DATA / "reviews.csv")
+    news = pd.read_json(DATA / "news.jsonl", lines=True)
     news["text"] = news["headline"] + " " + news["lead"]
     unlabelled = (DATA / "unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()
-    facts = {"reviews.csv": list(reviews["text"]), "unlabelled_reviews.txt": unlabelled, "news.jsonl": list(news["text"])}
+    files = {"reviews.csv": list(reviews["text"]), "unlabelled_reviews.txt": unlabelled,
+             "news.jsonl": list(news["text"])}
+    facts = {name: {"texts": len(texts), **lengths(texts), **repetition(texts)}
+             for name, texts in files.items()}
     small_words = counting(reviews["text"], reviews["label"], sorted(ENGLISH_STOP_WORDS)).mean()
-    return {"reviews": by_group(reviews, "slice", "label") + f"\n\nFrom function words alone (scikit-learn's English stop words): {small_words:.1%} right.", "news": by_group(news, "topic", "topic"), "reviews splits": splits("reviews"), "news splits": splits("news", text="headline,lead"),
-            "all": markdown(pd.DataFrame.from_dict({k: {"texts": len(v), **lengths(v), **repetition(v)} for k, v in facts.items()}, orient="index"), "file")}
+    return {"reviews": by_group(reviews, "slice", "label") + "\n\nFrom function words alone "
+                       f"(scikit-learn's English stop words): {small_words:.1%} right.",
+            "news": by_group(news, "topic", "topic"),
+            "reviews splits": splits("reviews"),
+            "news splits": splits("news", text="headline,lead"),
+            "all": markdown(facts, "file")}
 
 
 def fill(card: str, found: dict) -> str:
     "The card with its tables replaced; raises ValueError if a marker is missing."
     for name, table in found.items():
-        card, n = re.subn(rf"(?s)(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: m[1] + table + "\n" + m[2], card)
+        place = rf"(?s)(<!-- {name} -->\n).*?(<!-- end -->)"
+        card, n = re.subn(place, lambda m: m[1] + table + "\n" + m[2], card)
         if n != 1: raise ValueError(f"the marker {name!r} stands {n} times in the card")
     return card
 

@@ -1,47 +1,75 @@
-"""Run notebooks top to bottom in a fresh kernel each and store what they show: `python scripts/run_notebooks.py [NOTEBOOK ...]`.
+"""Run notebooks top to bottom in a fresh kernel each and store what they show.
+
+    python scripts/run_notebooks.py [NOTEBOOK ...]
 
 Execution counts are kept (1, 2, 3, ... is the proof that a notebook was run in order, in one go);
-times, kernel versions and widget state are not. The box at the top gets its two durations from here:
-reading at 200 words a minute, running as measured. The README gets its picture and its scores
-from the first page.
+times, kernel versions and widget state are not. The box at the top gets its two durations from
+here: reading at 200 words a minute, running as measured. The README gets its picture and its scores
+from the first page, and each chapter its place on the way of the data.
 """
-import base64, re, sys, time
+import base64
+import re
+import sys
+import time
 from pathlib import Path
 
+import draw_way
 import nbformat
+from chapters import ROOT
 from nbclient import NotebookClient
 
-ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
+KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 
 
-def run(path):
+def run(path: Path) -> float: # seconds
+    "Run a notebook and store it."
     nb = nbformat.read(path, as_version=4)
     start = time.time()
-    NotebookClient(nb, timeout=600, kernel_name="python3", record_timing=False, store_widget_state=False, coalesce_streams=True,
-                   resources={"metadata": {"path": NBS}}).execute()
+    client = NotebookClient(nb, timeout=600, kernel_name="python3", record_timing=False,
+                            store_widget_state=False, coalesce_streams=True,
+                            resources={"metadata": {"path": NBS}})
+    client.execute()
     seconds = time.time() - start
-    nb.metadata = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-    words = sum(len(c.source.split()) for c in nb.cells)
-    times = f"reading: {max(1, round(words / 200))} min · running: {5 * max(1, round(seconds / 5))} s"
+    nb.metadata = {"kernelspec": KERNEL}
+    times = durations(nb, seconds)
     for cell in nb.cells:
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "slideshow")}
-        if cell.cell_type == "markdown": cell.source = re.sub(r"reading: [^·]* · running: [^·\n]*", times, cell.source)
+        kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "slideshow")}
+        cell.metadata = kept
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"reading: [^·]* · running: [^·\n]*", times, cell.source)
     nbformat.write(nb, path)
     return seconds
 
 
+def durations(nb, seconds: float) -> str:
+    "How long a chapter takes, for its box."
+    words = sum(len(c.source.split()) for c in nb.cells)
+    reading = max(1, round(words / 200))
+    running = 5 * max(1, round(seconds / 5))
+    return f"reading: {reading} min · running: {running} s"
+
+
 def fill_readme():
     "Put the loss plot and the score table of the first page into the README."
-    shown = [o.data for c in nbformat.read(NBS / "index.ipynb", as_version=4).cells if c.cell_type == "code" for o in c.outputs if "data" in o]
-    (NBS / "images").mkdir(exist_ok=True)
-    (NBS / "images" / "loss.png").write_bytes(base64.b64decode(next(d["image/png"] for d in shown if "image/png" in d)))
+    cells = nbformat.read(NBS / "index.ipynb", as_version=4).cells
+    outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
+    shown = [o.data for o in outputs if "data" in o]
+    picture = next(d["image/png"] for d in shown if "image/png" in d)
+    (NBS / "images/loss.png").write_bytes(base64.b64decode(picture))
     table = next(d["text/markdown"] for d in shown if "text/markdown" in d)
     readme = ROOT / "README.md"
-    readme.write_text(re.sub(r"(?s)<!-- scores -->.*<!-- /scores -->", lambda _: f"<!-- scores -->\n{table}\n<!-- /scores -->", readme.read_text(encoding="utf-8")), encoding="utf-8")
+    before, mark, rest = readme.read_text(encoding="utf-8").partition("<!-- scores -->")
+    _, end, after = rest.partition("<!-- /scores -->")
+    readme.write_text(f"{before}{mark}\n{table}\n{end}{after}", encoding="utf-8")
 
 
-if __name__ == "__main__":
+def main():
     paths = [Path(p).resolve() for p in sys.argv[1:] or sorted(NBS.glob("*.ipynb"))]
     for path in paths: print(f"{path.name:28} {run(path):6.1f} s", flush=True)
     if NBS / "index.ipynb" in paths: fill_readme()
+    draw_way.main()
+
+
+if __name__ == "__main__":
+    main()

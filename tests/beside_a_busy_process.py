@@ -1,8 +1,9 @@
-"""Training steps alone and beside a busy process, with and without `share_cores`: python tests/beside_a_busy_process.py
+"""Training steps alone and beside a busy process, with and without `share_cores`.
 
-Not a test, since it needs a machine of which nobody else wants anything; it takes some minutes. The
-candidates take turns, each in a process of its own, and medians are kept. What it finds is written to
-data/machine.json, where the page on the machine reads it.
+`python tests/beside_a_busy_process.py` is not a test, since it needs a machine of which nobody else
+wants anything; it takes some minutes. The candidates take turns, each in a process of its own, and
+medians are kept. What it finds is written to data/machine.json, where the page on the machine
+reads it.
 """
 import argparse
 import json

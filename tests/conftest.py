@@ -19,29 +19,50 @@ from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
 
 ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 20          # seconds; what is marked takes more than 4, so that slower machines have room
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def execute_cell_input(self, cell_input, allow_stdin=None):
-    return self.kc.execute(cell_input, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
+    how = dict(store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
+    return self.kc.execute(cell_input, **how)
 
 
 def roughly_equal(a: str, b: str) -> bool:
-    "The same text around the numbers, each number within 10 % or 0.05 of the other (two counts within 12)."
-    numbers = [[float(x.replace(",", "")) for x in NUMBER.findall(text)] for text in (a, b)]
-    shape = [re.sub(r"[ \-]+", " ", NUMBER.sub("#", text)) for text in (a, b)]
-    whole = [all(x == int(x) and abs(x) >= 10 for x in pair) for pair in zip(*numbers)]
-    near = [abs(x - y) <= max(0.1 * max(abs(x), abs(y)), 12 if w else 0.05) for x, y, w in zip(*numbers, whole)]
-    return shape[0] == shape[1] and all(near)
+    "The same text around the numbers, and each number near the other."
+    if shape(a) != shape(b): return False
+    return all(near(x, y) for x, y in zip(numbers(a), numbers(b), strict=True))
+
+
+def shape(text: str) -> str:
+    "The text with a sign for each number; how far columns are indented doesn't count."
+    return re.sub(r"[ \-]+", " ", NUMBER.sub("#", text))
+
+
+def numbers(text: str) -> list[float]:
+    return [float(x.replace(",", "")) for x in NUMBER.findall(text)]
+
+
+def near(x: float, y: float) -> bool:
+    "Within 10 % or 0.05 of each other; two counts within 12."
+    counts = all(v == int(v) and abs(v) >= 10 for v in (x, y))
+    return abs(x - y) <= max(0.1 * max(abs(x), abs(y)), 12 if counts else 0.05)
 
 
 def compare_outputs(self, test, ref, skip_compare=None, strict=IPyNbCell.compare_outputs):
     if "trained" in self.cell.metadata.get("tags", []):
-        for here, there in zip(test, ref):
-            for out, other in ((here, there),) if "text" in here and "text" in there else ((here.get("data", {}), there.get("data", {})),):
-                for key in ("text", "text/plain", "text/html", "text/markdown"):
-                    if key in out and key in other and roughly_equal(self.sanitize(out[key]), self.sanitize(other[key])): out[key] = other[key]
+        for here, there in zip(test, ref): take_over(self, here, there)
     return strict(self, test, ref, skip_compare)
+
+
+def take_over(cell, here: dict, there: dict) -> None:
+    "Where an output is near enough to the stored one, put the stored one in its place."
+    if not ("text" in here and "text" in there):
+        here, there = here.get("data", {}), there.get("data", {})
+    for key in ("text", "text/plain", "text/html", "text/markdown"):
+        if key not in here or key not in there: continue
+        new, old = cell.sanitize(here[key]), cell.sanitize(there[key])
+        if roughly_equal(new, old): here[key] = there[key]
 
 
 RunningKernel.execute_cell_input = execute_cell_input
@@ -52,35 +73,86 @@ IPyNbCell.compare_outputs = compare_outputs
 def pytest_runtest_makereport(item, call):
     report = yield
     if isinstance(item, IPyNbCell) and report.skipped:
-        report.outcome, report.longrepr = "failed", "a notebook cell was skipped; a skipped cell proves nothing"
+        report.outcome = "failed"
+        report.longrepr = "a notebook cell was skipped; a skipped cell proves nothing"
     return report
 
 
-def run_course(*arguments, cwd=None, input=None, text=True, anew=not hasattr(os, "fork")):
-    "Run the command line in a process of its own: a fork of one that has read the libraries or, if `anew`, a new Python. The finished process."
-    environment, arguments = {**os.environ, "HF_HUB_OFFLINE": "1"}, [str(a) for a in arguments]
-    if anew: return subprocess.run([sys.executable, "-m", "course_lib", *arguments], capture_output=True, cwd=cwd, env=environment, input=input, text=text, encoding="utf-8" if text else None)
+def pytest_collection_modifyitems(items):
+    "The main job takes long, and so does every test that looks at it."
+    for item in items:
+        if "first_run" in getattr(item, "fixturenames", []): item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    "A test that takes long has to say so, or `make check` would grow unnoticed."
+    before = processor_time()
+    result = yield
+    used = processor_time() - before
+    said = isinstance(item, IPyNbCell) or item.get_closest_marker("slow")
+    if said or used < LIMIT: return result
+    pytest.fail(f"{used:.0f} s of processor time: mark it as slow, or let it do less")
+
+
+def processor_time() -> float:
+    "Seconds that this process and the ended ones that it started have kept processors busy."
+    return sum(os.times()[:4])
+
+
+def run_course(*arguments, cwd=None, input=None, text=True, anew=False):
+    """Run the command line in a process of its own, and give the finished process.
+
+    It is a fork of one that has read the libraries or, if `anew` (and where nothing can be forked),
+    a new Python.
+    """
+    arguments = [str(a) for a in arguments]
+    if anew or not hasattr(os, "fork"): return run_anew(arguments, cwd, input, text)
     with tempfile.TemporaryDirectory() as folder:
-        files = {name: os.path.join(folder, name) for name in ("stdin", "stdout", "stderr")}
-        raw = input.encode() if isinstance(input, str) else input or b""
-        for name, path in files.items(): Path(path).write_bytes(raw if name == "stdin" else b"")
-        code = ask_server({"arguments": arguments, "cwd": str(cwd or os.getcwd()), "env": environment, **files})
-        out, error = (Path(files[name]).read_bytes() for name in ("stdout", "stderr"))
-    if text: out, error = (stream.decode().replace("\r\n", "\n").replace("\r", "\n") for stream in (out, error))
+        files = {name: Path(folder, name) for name in ("stdin", "stdout", "stderr")}
+        for path in files.values(): path.touch()
+        files["stdin"].write_bytes(input.encode() if isinstance(input, str) else input or b"")
+        paths = {name: str(path) for name, path in files.items()}
+        cwd = str(cwd or os.getcwd())
+        code = ask_server({"arguments": arguments, "cwd": cwd, "env": offline(), **paths})
+        out = files["stdout"].read_bytes()
+        error = files["stderr"].read_bytes()
+    if text: out, error = as_text(out), as_text(error)
     return subprocess.CompletedProcess(arguments, code, out, error)
+
+
+def run_anew(arguments, cwd, input, text):
+    "A command in a new Python."
+    return subprocess.run(
+        [sys.executable, "-m", "course_lib", *arguments], cwd=cwd, env=offline(), input=input,
+        capture_output=True, text=text, encoding="utf-8" if text else None,
+    )
+
+
+def offline() -> dict:
+    "The environment, in which no hub is asked."
+    return {**os.environ, "HF_HUB_offline": "1"}
+
+
+def as_text(stream: bytes) -> str:
+    "What Python makes of a stream that it reads as text."
+    return stream.decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 @cache
 def course_server():
     "The process that has read the libraries; it ends with this one, when its input is closed."
-    return subprocess.Popen([sys.executable, ROOT / "tests/course_server.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-                            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(
+        [sys.executable, ROOT / "tests/course_server.py"], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**offline(), "PYTHONPATH": str(ROOT)},
+    )
 
 
 def ask_server(job: dict) -> int:
     "The exit code of a command that the server ran."
     server = course_server()
-    server.stdin.write(json.dumps(job) + "\n"); server.stdin.flush()
+    server.stdin.write(json.dumps(job) + "\n")
+    server.stdin.flush()
     answer = server.stdout.readline()
     assert answer, "the server of the command line has ended"
     return int(answer)

@@ -1,4 +1,7 @@
-"""Plain loops, each for one thing, as the course had them before there was one for all. They stay as they are: `fit` is held to them."""
+"""Plain loops, each for one thing, as the course had them before there was one for all.
+
+They stay as they are: `fit` is held to them.
+"""
 import math
 
 import torch
@@ -26,7 +29,8 @@ def class_loss(model, rows):
     return cross_entropy(batch_logits(model, batch).float(), batch["labels"])
 
 
-def classify(model, train, epochs, batch_size, accumulation, learning_rate, weight_decay=0.01, seed=0):
+def classify(model, train, epochs, batch_size, accumulation, learning_rate, weight_decay=0.01,
+             seed=0):
     "Classification with accumulation: the losses of all steps."
     size, found = batch_size * accumulation, []
     steps = epochs * math.ceil(len(train) / size)
@@ -38,7 +42,8 @@ def classify(model, train, epochs, batch_size, accumulation, learning_rate, weig
         for epoch in range(epochs):
             for order in batches(epoch_order(len(train), seed, epoch), size):
                 rows = [train[i] for i in order]
-                parts = (class_loss(model, part) * (len(part) / len(rows)) for part in batches(rows, batch_size))
+                parts = (class_loss(model, part) * (len(part) / len(rows))
+                         for part in batches(rows, batch_size))
                 found.append(backward_and_step(model, parts, optimizer, schedule))
     model.eval()
     return found
@@ -59,7 +64,8 @@ def take_turns(models, train, order, batch_size, learning_rate, seed=0):
         models.train()
         for task in order:
             rows = [train[task][i] for i in next(streams[task])]
-            found.append(backward_and_step(models, [class_loss(models[task], rows)], optimizer, schedule))
+            loss = class_loss(models[task], rows)
+            found.append(backward_and_step(models, [loss], optimizer, schedule))
     models.eval()
     return found
 

@@ -46,7 +46,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, small_files, write
 
 @pytest.mark.parametrize("place, words", [
     ("/proc/course/file", "can't be written"), ("/", "can't be written|is a folder"),
-    (LONG, "give a shorter name"), (f"{LONG}/file", "give a shorter name"), (".", "name of a file")])
+    (LONG, "give a shorter name"), (f"{LONG}/file", "give a shorter name"),
+    (".", "name of a file")])
 def test_places_where_nothing_can_be_written(tmp_path, monkeypatch, place, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words): write_atomically(place, write_text)
@@ -137,7 +138,8 @@ def test_an_input_is_never_an_output(tmp_path, monkeypatch):
 def test_json_and_checksums(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1, None]})
     assert read_json_file(tmp_path / "a.json") == {"é": [1, None]}
-    assert checksum(tmp_path / "a.json") == checksum(tmp_path / "a.json") and len(checksum(__file__)) == 16
+    assert checksum(tmp_path / "a.json") == checksum(tmp_path / "a.json")
+    assert len(checksum(__file__)) == 16
     for bad in (b"{", b"\xff"):
         (tmp_path / "a.json").write_bytes(bad)
         with pytest.raises(InputError, match="force=True"): read_json_file(tmp_path / "a.json")

@@ -1,4 +1,5 @@
-"Every score equal to its reference on random answers: ties, classes that never occur, one row, all wrong."
+"""Every score equal to its reference on random answers: ties, classes that never occur, one row,
+all wrong."""
 import math
 import random
 
@@ -12,13 +13,19 @@ from scipy.stats import binomtest, chi2
 from course_lib.behaviour import CHANGES, by_group, denied, flip_rates, typo
 from course_lib.comparison import mcnemar, paired_difference, rows_needed
 from course_lib.evaluation import accuracy, bootstrap_interval, macro_f1, roc_auc, wilson_interval
-from course_lib.metrics import (average_precision, averaged, balanced_accuracy, brier_score, class_report, coverage, fit_temperature, log_loss,
-                                perplexity, precision_recall_curve)
+from course_lib.metrics import (
+    average_precision, averaged, balanced_accuracy, brier_score, class_report, coverage,
+    fit_temperature, log_loss, perplexity, precision_recall_curve
+)
 from course_lib.runs import compare_verdict
 
 CLASSES = 4
-answers = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40).map(lambda rows: tuple(np.array(rows).T))
-scored = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40).map(lambda rows: (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]) / 5))
+answers = st.lists(
+    st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40
+).map(lambda rows: tuple(np.array(rows).T))
+scored = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=40).map(
+    lambda rows: (np.array([r[0] for r in rows]), np.array([r[1] for r in rows]) / 5)
+)
 quick = settings(max_examples=150, deadline=None)
 
 
@@ -27,15 +34,31 @@ quick = settings(max_examples=150, deadline=None)
 def test_reports_equal_scikit_learn(rows):
     labels, predictions = rows
     ours = class_report(labels, predictions, list("abcd"))
-    theirs = reference.precision_recall_fscore_support(labels, predictions, labels=range(CLASSES), zero_division=0)
-    for name, values in zip(("precision", "recall", "f1", "support"), theirs): np.testing.assert_allclose(ours[name], values)
-    assert ((ours["precision_low"] <= ours["precision"] + 1e-9) & (ours["precision"] <= ours["precision_high"] + 1e-9)).all()
-    assert ((ours["recall_low"] <= ours["recall"] + 1e-9) & (ours["recall"] <= ours["recall_high"] + 1e-9)).all()
+    theirs = reference.precision_recall_fscore_support(
+        labels, predictions, labels=range(CLASSES), zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1", "support"), theirs):
+        np.testing.assert_allclose(ours[name], values)
+    for name in ("precision", "recall"):
+        assert (ours[f"{name}_low"] <= ours[name] + 1e-9).all()
+        assert (ours[name] <= ours[f"{name}_high"] + 1e-9).all()
     for average in ("micro", "macro", "weighted"):
-        np.testing.assert_allclose(list(averaged(labels, predictions, average).values()), reference.precision_recall_fscore_support(labels, predictions, average=average, zero_division=0)[:3])
+        np.testing.assert_allclose(
+            list(averaged(labels, predictions, average).values()),
+            reference.precision_recall_fscore_support(
+                labels, predictions, average=average, zero_division=0
+            )[:3],
+        )
     assert math.isclose(averaged(labels, predictions, "micro")["f1"], accuracy(labels, predictions))
-    assert math.isclose(averaged(labels, predictions)["f1"], macro_f1(labels, predictions), abs_tol=1e-12)
-    assert math.isclose(balanced_accuracy(labels, predictions), reference.recall_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0))
+    assert math.isclose(
+        averaged(labels, predictions)["f1"], macro_f1(labels, predictions), abs_tol=1e-12
+    )
+    assert math.isclose(
+        balanced_accuracy(labels, predictions),
+        reference.recall_score(
+            labels, predictions, labels=np.unique(labels), average="macro", zero_division=0
+        ),
+    )
 
 
 @quick
@@ -45,12 +68,21 @@ def test_curves_equal_scikit_learn(rows):
     if not positive.any():
         with pytest.raises(ValueError, match="no positive row"): average_precision(positive, scores)
         return
-    assert math.isclose(average_precision(positive, scores), reference.average_precision_score(positive, scores), abs_tol=1e-12)
+    assert math.isclose(
+        average_precision(positive, scores), reference.average_precision_score(positive, scores),
+        abs_tol=1e-12,
+    )
     precision, recall = precision_recall_curve(positive, scores)
-    assert recall[-1] == 1 and (np.diff(recall) >= 0).all() and math.isclose(precision[-1], positive.mean())
+    assert recall[-1] == 1
+    assert (np.diff(recall) >= 0).all()
+    assert math.isclose(precision[-1], positive.mean())
     two = np.stack([1 - scores, scores], 1)
     if positive.all(): assert math.isnan(roc_auc(positive.astype(int), two))
-    else: assert math.isclose(roc_auc(positive.astype(int), two), reference.roc_auc_score(positive, scores), abs_tol=1e-12)
+    else:
+        assert math.isclose(
+            roc_auc(positive.astype(int), two), reference.roc_auc_score(positive, scores),
+            abs_tol=1e-12,
+        )
 
 
 @quick
@@ -58,33 +90,51 @@ def test_curves_equal_scikit_learn(rows):
 def test_probability_scores_equal_their_references(seed, classes, n):
     rng = np.random.default_rng(seed)
     labels, probabilities = rng.integers(0, classes, n), rng.dirichlet(np.ones(classes), n)
-    assert math.isclose(log_loss(labels, probabilities), reference.log_loss(labels, probabilities, labels=range(classes)), rel_tol=1e-6)
-    by_torch = torch.nn.functional.nll_loss(torch.tensor(probabilities).log(), torch.tensor(labels)).item()
+    assert math.isclose(
+        log_loss(labels, probabilities),
+        reference.log_loss(labels, probabilities, labels=range(classes)), rel_tol=1e-6,
+    )
+    by_torch = torch.nn.functional.nll_loss(
+        torch.tensor(probabilities).log(), torch.tensor(labels)
+    ).item()
     assert math.isclose(perplexity(labels, probabilities), math.exp(by_torch), rel_tol=1e-6)
-    theirs = reference.brier_score_loss(labels, probabilities if classes > 2 else probabilities[:, 1], labels=range(classes))
+    theirs = reference.brier_score_loss(
+        labels, probabilities if classes > 2 else probabilities[:, 1], labels=range(classes)
+    )
     assert math.isclose(brier_score(labels, probabilities), theirs, rel_tol=1e-9)
 
 
 def test_defined_values_at_the_edges():
     one = np.array([0])
-    assert log_loss(one, np.array([[0.0, 1.0]])) == math.inf and brier_score(one, np.array([[0.0, 1.0]])) == 1
+    assert log_loss(one, np.array([[0.0, 1.0]])) == math.inf
+    assert brier_score(one, np.array([[0.0, 1.0]])) == 1
     with pytest.raises(ValueError, match="macro"): averaged(one, one, "mean")
     assert class_report(one, one, ["a", "b"]).loc["b"].tolist()[:4] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("n", [50, 200, 1000])
 def test_intervals_keep_their_word(n):
-    "Between 93 and 97 of 100 samples have the truth in their 95 % interval; the bounds leave room for the luck of 600 samples."
+    """Between 93 and 97 of 100 samples have the truth in their 95 % interval; the bounds leave room
+    for the luck of 600 samples."""
     population = np.array([[0.40, 0.10], [0.06, 0.44]])
     f1 = float(np.mean(2 * population.diagonal() / (population.sum(0) + population.sum(1))))
-    wilson = coverage(lambda y, p: wilson_interval(int((y == p).sum()), n), population, 0.84, n, 600)
-    bootstrap = coverage(lambda y, p: bootstrap_interval(macro_f1, y, p, resamples=200), population, f1, n, 600)
+    wilson = coverage(
+        lambda y, p: wilson_interval(int((y == p).sum()), n), population, 0.84, n, 600
+    )
+    bootstrap = coverage(
+        lambda y, p: bootstrap_interval(macro_f1, y, p, resamples=200), population, f1, n, 600
+    )
     assert 0.92 < wilson < 0.985 and 0.92 < bootstrap < 0.975
 
 
 def test_schoolbook_interval_would_fail_that_test():
     easy = np.array([[0.49, 0.01], [0.01, 0.49]])
-    normal = lambda y, p: (accuracy(y, p) - 1.96 * (accuracy(y, p) * (1 - accuracy(y, p)) / 50) ** 0.5, accuracy(y, p) + 1.96 * (accuracy(y, p) * (1 - accuracy(y, p)) / 50) ** 0.5)
+
+    def normal(y, p):
+        share = accuracy(y, p)
+        half = 1.96 * (share * (1 - share) / 50) ** 0.5
+        return share - half, share + half
+
     assert coverage(normal, easy, 0.98, 50, 600) < 0.8
 
 
@@ -104,9 +154,11 @@ def test_mcnemar(b, c, both):
     first = np.r_[np.ones(b, bool), np.zeros(c, bool), np.ones(both + 1, bool)]
     second = np.r_[np.zeros(b, bool), np.ones(c, bool), np.ones(both + 1, bool)]
     found, turned = mcnemar(first, second), mcnemar(second, first)
-    assert (found["only_first"], found["only_second"]) == (b, c) and math.isclose(found["p_value"], turned["p_value"])
-    if b + c > 50: assert abs(found["p_value"] - chi2.sf((abs(b - c) - 1) ** 2 / (b + c), 1)) < 0.03 or b == c
+    assert (found["only_first"], found["only_second"]) == (b, c)
+    assert math.isclose(found["p_value"], turned["p_value"])
+    approximation = chi2.sf((abs(b - c) - 1) ** 2 / max(b + c, 1), 1)
     if b == c: assert found["p_value"] == 1
+    elif b + c > 50: assert abs(found["p_value"] - approximation) < 0.03
 
 
 def test_paired_difference():
@@ -115,7 +167,8 @@ def test_paired_difference():
     first = np.where(rng.random(400) < 0.9, labels, 1 - labels)
     second = np.where(rng.random(400) < 0.8, labels, 1 - labels)
     found = paired_difference(accuracy, labels, first, second)
-    assert found["low"] < found["value"] < found["high"] and math.isclose(found["value"], accuracy(labels, first) - accuracy(labels, second))
+    assert found["low"] < found["value"] < found["high"]
+    assert math.isclose(found["value"], accuracy(labels, first) - accuracy(labels, second))
     same = paired_difference(macro_f1, labels, first, first)
     assert same == {"value": 0.0, "low": 0.0, "high": 0.0}
 
@@ -123,14 +176,21 @@ def test_paired_difference():
 @pytest.mark.parametrize("difference, disagreement", [(0.02, 0.1), (0.05, 0.2), (0.1, 0.15)])
 def test_the_planned_number_of_rows_finds_the_difference(difference, disagreement):
     rng, n = np.random.default_rng(0), rows_needed(difference, disagreement)
-    table = rng.multinomial(n, [(disagreement + difference) / 2, (disagreement - difference) / 2, 1 - disagreement], size=800)
-    assert 0.72 < np.mean([binomtest(int(x), int(x + y)).pvalue < 0.05 for x, y, _ in table]) < 0.88
+    one, other = (disagreement + difference) / 2, (disagreement - difference) / 2
+    table = rng.multinomial(n, [one, other, 1 - disagreement], size=800)
+    found = [binomtest(int(x), int(x + y)).pvalue < 0.05 for x, y, _ in table]
+    assert 0.72 < np.mean(found) < 0.88
     with pytest.raises(ValueError): rows_needed(0.2, 0.1)
 
 
 def test_groups():
-    table = by_group(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), ["x", "x", "y", "y", "z"])
-    assert list(table.index) == ["z", "x", "y"] and table["accuracy"].tolist() == [0, 0.5, 1] and (table["low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["high"]).all()
+    table = by_group(
+        np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), ["x", "x", "y", "y", "z"]
+    )
+    assert list(table.index) == ["z", "x", "y"]
+    assert table["accuracy"].tolist() == [0, 0.5, 1]
+    assert (table["low"] <= table["accuracy"]).all()
+    assert (table["accuracy"] <= table["high"]).all()
 
 
 @quick
@@ -138,16 +198,21 @@ def test_groups():
 def test_changes_take_any_text(text, seed):
     for change, expected in CHANGES.values():
         pair = change(text, random.Random(seed))
-        assert expected in ("same", "other") and (pair is None or len(pair) == 2 and all(isinstance(p, str) for p in pair))
+        assert expected in ("same", "other")
+        assert pair is None or [type(p) for p in pair] == [str, str]
     pair = typo(text, random.Random(seed))
-    assert pair is None or (pair[0] == text and sorted(pair[0]) == sorted(pair[1]) and pair[0] != pair[1])
+    assert pair is None or (
+        pair[0] == text and sorted(pair[0]) == sorted(pair[1]) and pair[0] != pair[1]
+    )
 
 
 def test_flip_rates_of_models_that_are_known():
     texts = ["The plot is thin.", "I liked it.", "Good."]
     never = flip_rates(lambda t: np.tile([0.9, 0.1], (len(t), 1)), texts)
     assert (never["flips"] == 0).all() and never.loc["typo", "n"] == 2 and (never["high"] > 0).all()
-    reads_not = flip_rates(lambda t: np.array([[0.0, 1.0] if "not" in x else [1.0, 0.0] for x in t]), texts)
+    reads_not = flip_rates(
+        lambda t: np.array([[0.0, 1.0] if "not" in x else [1.0, 0.0] for x in t]), texts
+    )
     assert reads_not.loc["denied", "rate"] == 1 and reads_not.loc["typo", "rate"] == 0
     assert denied("I liked it.", random.Random(0))[1] == "It is not true that I liked it."
     assert denied("Good. It is thin.", random.Random(0)) is None
@@ -156,9 +221,15 @@ def test_flip_rates_of_models_that_are_known():
 @pytest.mark.parametrize("n", (7, 10, 33, 400))
 @pytest.mark.parametrize("first, second", ((1, 0), (3, 0), (0, 3), (5, 0), (2, 1), (0, 0)))
 def test_a_verdict_for_any_counts(n, first, second):
-    "Also when every row that differs speaks for the same run, where the difference in float arithmetic can exceed the disagreement."
-    a, b = np.arange(n) < n - 1, np.arange(n) < n - 1                # both right but for the last row
+    """Also when every row that differs speaks for the same run, where the difference in float
+    arithmetic can exceed the disagreement."""
+    # both right but for the last row
+    a, b = np.arange(n) < n - 1, np.arange(n) < n - 1
     b[:first], a[first:first + second] = False, False
-    low, high = np.percentile([(a ^ b)[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(200)], [2.5, 97.5])
-    verdict = compare_verdict({"n": n, **mcnemar(a, b), "difference": {"accuracy": {"value": a.mean() - b.mean(), "low": low, "high": high}}})
+    low, high = np.percentile(
+        [(a ^ b)[np.random.default_rng(i).integers(n, size=n)].mean() for i in range(200)],
+        [2.5, 97.5],
+    )
+    difference = {"accuracy": {"value": a.mean() - b.mean(), "low": low, "high": high}}
+    verdict = compare_verdict({"n": n, **mcnemar(a, b), "difference": difference})
     assert ("same number" in verdict) == (first == second) and verdict.endswith(".")

@@ -1,40 +1,57 @@
 """GPT-2 without padding: what it computes is what the library computes."""
-import copy
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
-from transformers import GPT2Config, GPT2ForSequenceClassification
+from transformers import (AutoConfig, AutoModelForQuestionAnswering,
+                          AutoModelForSequenceClassification, AutoModelForTokenClassification,
+                          GPT2Config, GPT2ForSequenceClassification)
 
 from course_lib.models import load
-from course_lib.packed import UsedRows, dropout, packable, packed_logits, places
+from course_lib.packed import (
+    UNPADDED, can_do_without_padding, chance, dropout, packable, packed_logits, places, unpadded)
 from course_lib.tokens import length_grouped_batches, pack_batch, pad_batch
-from course_lib.training import batch_logits, fit, make_batch
+from course_lib.training import batch_logits, make_batch
 
-SHAPES = {"narrow": dict(n_layer=3, n_embd=32, n_head=4), "one layer": dict(n_layer=1, n_embd=16, n_head=1), "wide inside": dict(n_layer=2, n_embd=24, n_head=2, n_inner=40)}
+SHAPES = {
+    "narrow": dict(n_layer=3, n_embd=32, n_head=4),
+    "one layer": dict(n_layer=1, n_embd=16, n_head=1),
+    "wide inside": dict(n_layer=2, n_embd=24, n_head=2, n_inner=40),
+}
 
 
 def small(shape="narrow", **more):
     torch.manual_seed(0)
-    return GPT2ForSequenceClassification(GPT2Config(vocab_size=99, n_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=1, num_labels=3, initializer_range=0.3, **SHAPES[shape], **more)).eval()
+    return GPT2ForSequenceClassification(
+        GPT2Config(
+            vocab_size=99, n_positions=64, pad_token_id=0, bos_token_id=1, eos_token_id=1,
+            num_labels=3, initializer_range=0.3, **SHAPES[shape], **more,
+        )
+    ).eval()
 
 
 def some(lengths, seed=0):
     rng = torch.Generator().manual_seed(seed)
-    return [{"input_ids": torch.randint(2, 99, (n,), generator=rng).tolist(), "labels": i % 3} for i, n in enumerate(lengths)]
+    return [
+        {"input_ids": torch.randint(2, 99, (n,), generator=rng).tolist(), "labels": i % 3}
+        for i, n in enumerate(lengths)
+    ]
 
 
 @settings(max_examples=40, deadline=None)
-@given(lengths=st.lists(st.integers(1, 64), min_size=1, max_size=9), shape=st.sampled_from(list(SHAPES)), seed=st.integers(0, 999))
+@given(
+    lengths=st.lists(st.integers(1, 64), min_size=1, max_size=9),
+    shape=st.sampled_from(list(SHAPES)), seed=st.integers(0, 999),
+)
 def test_logits_and_gradients_are_the_librarys(lengths, shape, seed):
     ours, theirs, features = small(shape), small(shape), some(lengths, seed)
     packed, padded = pack_batch(features), pad_batch(features, 0)
     a, b = packed_logits(ours, packed["input_ids"], packed["lengths"]), theirs(**padded)
     assert torch.allclose(a, b.logits, atol=1e-4)
-    cross_entropy(a, packed["labels"]).backward(); b.loss.backward()
+    cross_entropy(a, packed["labels"]).backward()
+    b.loss.backward()
     gradients = [torch.cat([p.grad.flatten() for p in m.parameters()]) for m in (ours, theirs)]
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm() + 1e-6
 
@@ -43,30 +60,37 @@ def test_logits_and_gradients_are_the_librarys(lengths, shape, seed):
 def test_places(lengths):
     position, place, last = places(torch.tensor(lengths))
     assert position.tolist() == [p for n in lengths for p in range(n)]
-    assert place.tolist() == [t * max(lengths) + p for t, n in enumerate(lengths) for p in range(n)] and position[last].tolist() == [n - 1 for n in lengths]
+    assert place.tolist() == [t * max(lengths) + p for t, n in enumerate(lengths) for p in range(n)]
+    assert position[last].tolist() == [n - 1 for n in lengths]
 
 
 def test_a_text_does_not_see_its_neighbours():
     model, (first, second, other) = small(), some([9, 5, 7])
-    answers = [packed_logits(model, **{k: v for k, v in pack_batch(f).items() if k != "labels"}) for f in ([first, second], [other, second], [second])]
-    assert torch.allclose(answers[0][1], answers[1][1], atol=1e-5) and torch.allclose(answers[0][1], answers[2][0], atol=1e-5)
+    answers = [
+        packed_logits(model, **{k: v for k, v in pack_batch(f).items() if k != "labels"})
+        for f in ([first, second], [other, second], [second])
+    ]
+    assert torch.allclose(answers[0][1], answers[1][1], atol=1e-5)
+    assert torch.allclose(answers[0][1], answers[2][0], atol=1e-5)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.0, 0.9])
 def test_dropout(p):
     torch.manual_seed(0)
     module, x = torch.nn.Dropout(p), torch.ones(777, 333, requires_grad=True)
-    out = dropout(x, module)
+    out = dropout(x, chance(module))
     zero = (out == 0).float()
-    assert abs(zero.mean() - p) < 0.004 and set(out.detach().unique().tolist()) <= {0.0, torch.tensor(1 / (1 - p)).item()}
+    assert abs(zero.mean() - p) < 0.004
+    assert set(out.detach().unique().tolist()) <= {0.0, torch.tensor(1 / (1 - p)).item()}
     out.sum().backward()
-    assert torch.equal(x.grad == 0, out == 0) and dropout(x, module.eval()) is x
+    assert torch.equal(x.grad == 0, out == 0) and dropout(x, chance(module.eval())) is x
 
 
 def test_dropout_of_the_model_is_what_its_modules_say():
     model, batch = small().train(), pack_batch(some([5, 9]))
-    logits = lambda: packed_logits(model, batch["input_ids"], batch["lengths"])
-    torch.manual_seed(0); a, b = logits(), logits()
+    def logits(): return packed_logits(model, batch["input_ids"], batch["lengths"])
+    torch.manual_seed(0)
+    a, b = logits(), logits()
     assert not torch.equal(a, b)
     for d in model.modules():
         if isinstance(d, torch.nn.Dropout): d.p = 0.0
@@ -74,77 +98,135 @@ def test_dropout_of_the_model_is_what_its_modules_say():
 
 
 def test_which_models_are_packable():
-    assert all(packable(small(s)) for s in SHAPES) and packable(small(activation_function="gelu_pytorch_tanh"))
-    for variant in ({"activation_function": "relu"}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}, {"problem_type": "regression"}): assert not packable(small(**variant))
+    assert all(packable(small(s)) for s in SHAPES)
+    assert packable(small(activation_function="gelu_pytorch_tanh"))
+    for variant in (
+        {"activation_function": "relu"},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False},
+        {"problem_type": "regression"},
+    ):
+        assert not packable(small(**variant))
 
 
-def squared(model): model.transformer.h[1].attn.c_proj = torch.nn.Linear(32, 32)                # fits, and is the other way round
-def in_its_place(model): model.transformer.h[0].mlp.c_fc = torch.nn.Sequential(model.transformer.h[0].mlp.c_fc)
-def parametrized(model): torch.nn.utils.parametrizations.weight_norm(model.transformer.h[0].mlp.c_fc)
+def squared(model):
+    # fits, and is the other way round
+    model.transformer.h[1].attn.c_proj = torch.nn.Linear(32, 32)
+def in_its_place(model):
+    model.transformer.h[0].mlp.c_fc = torch.nn.Sequential(model.transformer.h[0].mlp.c_fc)
+def parametrized(model):
+    torch.nn.utils.parametrizations.weight_norm(model.transformer.h[0].mlp.c_fc)
 def pruned(model): prune.l1_unstructured(model.transformer.h[0].mlp.c_fc, "weight", 0.5)
-def hooked(model): model.transformer.h[2].attn.register_forward_hook(lambda layer, inputs, outputs: None)
-def hooked_before(model): model.transformer.h[2].register_forward_pre_hook(lambda layer, inputs: None)
-def hooked_backwards(model): model.transformer.ln_f.register_full_backward_hook(lambda layer, inputs, outputs: None)
+def hooked(model):
+    model.transformer.h[2].attn.register_forward_hook(lambda layer, inputs, outputs: None)
+def hooked_before(model):
+    model.transformer.h[2].register_forward_pre_hook(lambda layer, inputs: None)
+def hooked_backwards(model):
+    model.transformer.ln_f.register_full_backward_hook(lambda layer, inputs, outputs: None)
 def patched(model): model.transformer.h[0].forward = model.transformer.h[0].forward
 def hooked_whole(model): model.register_forward_hook(lambda model, inputs, outputs: None)
 def another_head(model): model.score = torch.nn.Sequential(torch.nn.Linear(32, 3))
 def another_activation(model): model.transformer.h[0].mlp.act = torch.nn.ReLU()
 
 
-@pytest.mark.parametrize("change", [squared, in_its_place, parametrized, pruned, hooked, hooked_before, hooked_backwards, patched, hooked_whole, another_head, another_activation])
+CHANGES = [squared, in_its_place, parametrized, pruned, hooked, hooked_before, hooked_backwards,
+           patched, hooked_whole, another_head, another_activation]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_was_put_into_a_layer_is_not_passed_by(change):
     model, features = small(), some([5, 9, 2])
     change(model)
-    assert not packable(model) and "lengths" not in make_batch(model, features)
-    assert torch.equal(batch_logits(model, make_batch(model, features)), model(**pad_batch(features, 0)).logits)
+    assert not packable(model)
+    assert torch.equal(
+        batch_logits(model, make_batch(model, features)), model(**pad_batch(features, 0)).logits
+    )
 
 
 def test_a_row_that_ends_with_the_padding_token_goes_the_librarys_way():
     model, features = small(), [{"input_ids": [5, 6, 0]}, {"input_ids": [7]}]
     batch = make_batch(model, features)
-    assert "lengths" not in batch and torch.allclose(batch_logits(model, batch), model(**pad_batch(features, 0)).logits)
-
-
-def test_training_the_rows_in_use_is_training_all_rows():
-    rows = some([4, 8, 6, 3, 9, 5] * 8)
-    for r in rows: r["input_ids"] = [t % 40 + 2 for t in r["input_ids"]]           # more than half of the rows are never met
-    from datasets import Dataset
-    train, model = Dataset.from_list(rows), small(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
-    history = fit(ours, train, epochs=2, batch_size=8, learning_rate=1e-3, weight_decay=0.5, bf16=False, progress=False)
-    optimizer = torch.optim.AdamW([{"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.5}, {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0}])
-    from course_lib.tokens import batches, epoch_order
-    for step, found in enumerate(b for epoch in range(2) for b in batches(epoch_order(len(rows), 0, epoch), 8)):
-        for g in optimizer.param_groups: g["lr"] = history["learning_rate"].iloc[step]
-        optimizer.zero_grad(); theirs.train()(**pad_batch([rows[i] for i in found], 0)).loss.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0); optimizer.step()
-    a, b = ours.state_dict(), theirs.state_dict()
-    assert list(a) == list(b)
-    for k in a:                                     # the bias of a key cancels in the softmax: its gradient is rounding, which Adam makes as large as any other
-        if not k.endswith("c_attn.bias"): assert (a[k] - b[k]).abs().max() < 1e-5, k
-    untouched = a["transformer.wte.weight"][50:] / model.state_dict()["transformer.wte.weight"][50:]
-    assert untouched.max() < 1 - 1e-4 and untouched.std() < 1e-5
-
-
-def test_the_embedding_is_whole_again_after_an_interrupt():
-    from datasets import Dataset
-    model, train = small(), Dataset.from_list(some([4, 8, 6, 3]))
-    def pull_the_plug(logits, labels): raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt): fit(model, train, train, epochs=1, batch_size=2, metric=pull_the_plug, progress=False)
-    assert type(model.get_input_embeddings()) is torch.nn.Embedding and model.get_input_embeddings().weight.shape == (99, 32)
-
-
-def test_a_frozen_embedding_stays_as_it_is():
-    full = torch.nn.Embedding(10, 4).requires_grad_(False)
-    before, rows = full.weight.clone(), UsedRows(full, [3, 5])
-    assert not rows.weight.requires_grad and torch.equal(rows(torch.tensor([5, 3])), before[[5, 3]]) and torch.equal(rows.put_back().weight, before)
+    assert torch.allclose(batch_logits(model, batch), model(**pad_batch(features, 0)).logits)
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=200), size=st.integers(1, 20))
 def test_length_groups_hold_each_row_once(lengths, size):
     found = length_grouped_batches(lengths, size, 0, 0)
-    assert sorted(i for b in found for i in b) == list(range(len(lengths))) and all(len(b) <= size for b in found)
+    assert sorted(i for b in found for i in b) == list(range(len(lengths)))
+    assert all(len(b) <= size for b in found)
 
 
 def test_the_shipped_model_takes_this_way():
     assert packable(load("tiny-gpt2", labels=["a", "b"])[0])
+
+
+# every family whose attention can be exchanged
+
+SHARED = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+SIZE = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
+        "intermediate_size": 64, "max_position_embeddings": 66}
+FAMILIES = {
+    "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 4, "n_positions": 64},
+    "llama": {**SIZE, "num_key_value_heads": 2}, "qwen2": {**SIZE, "num_key_value_heads": 2},
+    "bert": SIZE, "roberta": SIZE, "electra": {**SIZE, "embedding_size": 16},
+    "albert": {**SIZE, "embedding_size": 16},
+    "distilbert": {"n_layers": 2, "dim": 32, "n_heads": 4, "hidden_dim": 64},
+    "modernbert": {**SIZE, "global_attn_every_n_layers": 2, "local_attention": 8,
+                   "cls_token_id": 1, "sep_token_id": 2},
+}
+HEADS = {"classes": AutoModelForSequenceClassification, "tags": AutoModelForTokenClassification,
+         "answers": AutoModelForQuestionAnswering}
+
+
+def made(family, head):
+    "A small model of the family with large random weights."
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SHARED, **FAMILIES[family])
+    config.num_labels = 2 if head == "answers" else 3
+    model = HEADS[head].from_config(config).eval()
+    for p in model.parameters():
+        if p.ndim > 1: torch.nn.init.normal_(p, std=0.2)
+    return model
+
+
+def answers_of(model, batch):
+    out = model(**{k: batch[k] for k in ("input_ids", "attention_mask")})
+    if "logits" not in out: return torch.stack([out.start_logits, out.end_logits], -1)
+    return out.logits
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", sorted(UNPADDED))
+def test_no_padding_in_any_family_or_head(family, head):
+    model, batch = made(family, head), pad_batch(some([5, 9, 2, 20, 1]), 0)
+    filled = batch["attention_mask"].bool()
+    with torch.inference_mode():
+        wanted = answers_of(model, batch)
+        with unpadded(model): found = answers_of(model, batch)
+        again = answers_of(model, batch)
+    if head != "classes": wanted, found, again = (t[filled] for t in (wanted, found, again))
+    assert torch.allclose(wanted, found, atol=1e-4) and wanted.std() > 0.05
+    assert torch.equal(wanted, again), "afterwards the model is as it was"
+
+
+def test_the_list_of_families_is_the_one_that_is_tried():
+    assert set(FAMILIES) == UNPADDED
+
+
+def test_who_stays_padded():
+    "A body with somebody's hooks in it, another attention, a family that computes it itself."
+    model, other = made("bert", "classes"), AutoConfig.for_model("gpt_neo", **SHARED)
+    assert can_do_without_padding(model)
+    model.bert.encoder.layer[0].register_forward_hook(lambda layer, inputs, outputs: None)
+    assert not can_do_without_padding(model)
+    other.num_layers, other.attention_types = 1, [[["global"], 1]]
+    other.attention_layers, other.hidden_size, other.num_heads = ["global"], 32, 4
+    assert not can_do_without_padding(AutoModelForSequenceClassification.from_config(other))
+
+
+def test_an_error_inside_leaves_the_model_as_it_was():
+    model, batch = made("bert", "classes"), pad_batch(some([5, 9]), 0)
+    with pytest.raises(IndexError), unpadded(model):
+        model(input_ids=batch["input_ids"] + 1000, attention_mask=batch["attention_mask"])
+    with torch.inference_mode(): assert answers_of(model, batch).isfinite().all()
+    assert can_do_without_padding(model)

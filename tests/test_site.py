@@ -1,16 +1,22 @@
-"""The docs site as far as it can be known without Quarto: every page prepared, and each kind of fault found where it is planted."""
-import importlib.util
+"""The docs site as far as it can be known without Quarto: every page prepared, and each kind of
+fault found where it is planted."""
+import ast
 import json
+import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-spec = importlib.util.spec_from_file_location("build_site", ROOT / "scripts/build_site.py")
-build_site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build_site)
+sys.path.insert(0, str(ROOT / "scripts"))
+import build_site
+from build_site import lines, source_of
+from chapters import modules, number_of, pages
+
+NAMES = {p.name for p in (ROOT / "nbs").glob("*.ipynb")}
 
 
 @pytest.fixture(scope="module")
@@ -20,35 +26,102 @@ def prepared(tmp_path_factory):
     return work / "_proc"
 
 
+def cells_of(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]
+def code_of(path): return [source_of(c) for c in cells_of(path) if c["cell_type"] == "code"]
+
+
 def test_every_chapter_and_module_is_a_page_without_fault(prepared):
     assert build_site.check(prepared) == []
-    assert {p.name for p in (prepared / "nbs").glob("*.ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")}
-    with zipfile.ZipFile(prepared / "student.zip") as archive: assert {Path(n).name for n in archive.namelist() if n.endswith(".ipynb")} == {p.name for p in (ROOT / "nbs").glob("*.ipynb")}
-    modules = {p.stem for p in (ROOT / "course_lib").glob("*.py")} - {"__init__", "_modidx", "__main__"}
-    assert {p.stem for p in (prepared / "api").glob("*.md")} == modules
+    assert {p.name for p in (prepared / "nbs").glob("*.ipynb")} == NAMES
+    package = {p.stem for p in (ROOT / "course_lib").glob("*.py")}
+    exported = package - {"__init__", "_modidx", "__main__"}
+    assert {p.stem for p in (prepared / "api").glob("*.md")} == exported
+    with zipfile.ZipFile(prepared / "student.zip") as archive:
+        inside = {Path(name).name for name in archive.namelist()}
+    assert NAMES <= inside
+
+
+def test_chapter_and_module_lead_to_each_other(prepared):
     optim = (prepared / "api/optim.md").read_text()
     assert "### AdamW" in optim and "../nbs/04_optim.ipynb" in optim
     page = build_site.read_page(prepared / "nbs/04_optim.ipynb")
-    assert "../api/optim.md" in page["links"] and "../student.zip" in page["links"] and len(page["images"]) > 3 and page["title"]
+    assert "../api/optim.md" in page["links"] and "../student.zip" in page["links"]
+    assert len(page["images"]) > 3 and page["title"]
+    first = source_of(cells_of(prepared / "nbs/index.ipynb")[0])
+    assert "aliases: [/index.html]" in first
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_page_opens_with_its_box_and_its_place(prepared, name):
+    cells = cells_of(prepared / "nbs" / name)
+    opening = "".join(source_of(c) for c in cells[:6])
+    if name != "c_main.ipynb":                             # a page of one line
+        assert ".callout-note" in opening, f"{name} has lost its opening box"
+        assert "**You will be able to**" in opening
+    number = number_of(Path(name))
+    assert number is None or f"images/way_{number}.svg" in opening
+    assert not any(o.get("name") == "stderr" for c in cells for o in c.get("outputs", []))
+
+
+def test_every_source_is_a_list_of_lines(prepared):
+    "Quarto 1.8 and later join the lines of a string, and of a list without line ends."
     for path in (prepared / "nbs").glob("*.ipynb"):
-        cells = json.loads(path.read_text())["cells"]
-        opening = "".join(build_site.source_of(c) for c in cells[:6])
-        assert path.stem == "c_main" or ".callout-note" in opening and "**You will be able to**" in opening, f"{path.stem} has lost its opening box"
-        assert not any(o.get("name") == "stderr" for c in cells for o in c.get("outputs", []))
-        way = {"c_main", "c_show", "index", "b_claims", "c_command_line", "d_exercises"}
-        assert path.stem in way or f"images/way_{int(path.stem[:2])}.svg" in opening
-    code = [build_site.source_of(c) for c in json.loads((prepared / "nbs/04_optim.ipynb").read_text())["cells"] if c["cell_type"] == "code"]
-    assert not any("BEGIN SOLUTION" in c for c in code) and sum('code-summary: "A solution"' in c for c in code) == sum('code-summary: "Wrong answers' in c for c in code) == 3
-    assert "aliases: [/index.html]" in build_site.source_of(json.loads((prepared / "nbs/index.ipynb").read_text())["cells"][0])
+        for cell in cells_of(path):
+            source = cell["source"]
+            assert isinstance(source, list), f"{path.name}: {source[:80]!r}"
+            assert all(line.endswith("\n") for line in source[:-1]), path.name
+            assert not any("\n" in line[:-1] for line in source), path.name
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name != "__main__"])
+def test_the_body_of_every_exported_function_is_on_its_page(prepared, module):
+    "Taken from the package, in which the export has put imports another way and nothing else."
+    page = "\n".join(code_of(prepared / "nbs" / modules()[module].name))
+    written = (ROOT / f"course_lib/{module}.py").read_text(encoding="utf-8")
+    bodies = [d for d in ast.parse(written).body if isinstance(d, (ast.FunctionDef, ast.ClassDef))]
+    assert bodies
+    for body in bodies:
+        for line in written.splitlines()[body.lineno - 1:body.end_lineno]:
+            line = re.sub(r"^( *from )\.(?= )", r"\1course_lib", line)
+            line = re.sub(r"^( *from )\.(?=\w)", r"\1course_lib.", line)
+            assert line in page, f"{module}.{body.name}: {line}"
+
+
+def test_exported_code_brings_no_headings_of_its_own(prepared):
+    for path in pages():
+        before = [source_of(c) for c in cells_of(path) if c["cell_type"] == "markdown"]
+        after = [source_of(c) for c in cells_of(prepared / "nbs" / path.name)]
+        assert not any("show_doc" in text for text in after)
+        wanted = [line for text in before for line in text.splitlines() if line.startswith("##")]
+        shown = [line for line in "\n".join(after).splitlines() if line in wanted]
+        assert len(set(shown)) == len(set(wanted)), path.name
+
+
+def test_solutions_and_wrong_answers_are_folded(prepared):
+    code = code_of(prepared / "nbs/04_optim.ipynb")
+    assert not any("BEGIN SOLUTION" in c for c in code)
+    assert sum('code-summary: "A solution"' in c for c in code) == 3
+    assert sum('code-summary: "Wrong answers' in c for c in code) == 3
+
+
+# Planted faults
+
+def change_cells(name, change):
+    "A fault in the cells of a page; `change` gets their list."
+    def plant(site):
+        notebook = json.loads((site / name).read_text())
+        change(notebook["cells"])
+        (site / name).write_text(json.dumps(notebook))
+    return plant
 
 
 def append(name, text):
     def plant(site):
-        path = site / name
-        if path.suffix != ".ipynb": path.write_text(path.read_text() + text); return
-        notebook = json.loads(path.read_text())
-        notebook["cells"].append({"cell_type": "markdown", "id": "planted", "metadata": {}, "source": text})
-        path.write_text(json.dumps(notebook))
+        if name.endswith(".md"):
+            (site / name).write_text((site / name).read_text() + text)
+            return
+        cell = {"cell_type": "markdown", "id": "planted", "metadata": {}, "source": lines(text)}
+        change_cells(name, lambda cells: cells.append(cell))(site)
     return plant
 
 
@@ -60,33 +133,75 @@ def replace(name, old, new):
     return plant
 
 
+def remove(name): return lambda site: (site / name).unlink()
+
+
+def as_strings(kind):
+    def change(cells):
+        for cell in cells:
+            if cell["cell_type"] == kind: cell["source"] = source_of(cell)
+    return change
+
+
+def without_line_ends(cells):
+    for cell in cells: cell["source"] = [line.rstrip("\n") for line in cell["source"]]
+
+
+def signature_alone(cells):
+    "What nbdev leaves of an exported function."
+    (cell,) = [c for c in cells if "def clip_grad_norm(" in source_of(c)]
+    cell["source"] = ["def clip_grad_norm(parameters, max_norm: float) -> torch.Tensor: ..."]
+
+
+def one_line_less(cells):
+    (cell,) = [c for c in cells if "def clip_grad_norm(" in source_of(c)]
+    del cell["source"][-1]
+
+
+OPTIM = "nbs/04_optim.ipynb"
+
+
 @pytest.mark.parametrize("plant, complaint", [
-    (append("nbs/04_optim.ipynb", "See [this](99_nothing.ipynb)."), "link to 99_nothing.ipynb, which is not there"),
-    (append("api/optim.md", "See [this](../nbs/99_nothing.ipynb)."), "link to ../nbs/99_nothing.ipynb"),
-    (append("nbs/04_optim.ipynb", "See [this](05_training.ipynb#no-such-heading)."), "no such heading"),
-    (append("nbs/04_optim.ipynb", '<a href="nowhere.html">here</a>'), "link to nowhere.html"),
-    (append("nbs/04_optim.ipynb", "![A plot](images/nothing.png)"), "picture images/nothing.png is not there"),
-    (append("nbs/04_optim.ipynb", "![](images/loss.png)"), "loss.png has no alt text"),
-    (append("nbs/04_optim.ipynb", '<img src="images/loss.png">'), "loss.png has no alt text"),
-    (append("nbs/04_optim.ipynb", "<svg><circle/></svg>"), "<svg> has no alt text"),
-    (lambda site: (site / "nbs/images/loss.png").unlink(), "picture images/loss.png is not there"),
-    (replace("_quarto.yml", "          - nbs/04_optim.ipynb\n", ""), "nbs/04_optim.ipynb: no navigation leads to it"),
-    (replace("_quarto.yml", "nbs/04_optim.ipynb", "nbs/04_optimum.ipynb"), "the navigation leads to nbs/04_optimum.ipynb, which is not there"),
+    (append(OPTIM, "See [this](99_nothing.ipynb)."),
+     "link to 99_nothing.ipynb, which is not there"),
+    (append("api/optim.md", "See [this](../nbs/99_nothing.ipynb)."),
+     "link to ../nbs/99_nothing.ipynb"),
+    (append(OPTIM, "See [this](05_training.ipynb#no-such-heading)."), "no such heading"),
+    (append(OPTIM, '<a href="nowhere.html">here</a>'), "link to nowhere.html"),
+    (append(OPTIM, "![A plot](images/nothing.png)"), "picture images/nothing.png is not there"),
+    (append(OPTIM, "![](images/loss.png)"), "loss.png has no alt text"),
+    (append(OPTIM, '<img src="images/loss.png">'), "loss.png has no alt text"),
+    (append(OPTIM, "<svg><circle/></svg>"), "<svg> has no alt text"),
+    (remove("nbs/images/way_4.svg"), "picture images/way_4.svg is not there"),
+    (replace("_quarto.yml", f"          - {OPTIM}\n", ""), f"{OPTIM}: no navigation leads to it"),
+    (replace("_quarto.yml", "          - api/optim.md\n", ""),
+     "api/optim.md: no navigation leads to it"),
+    (replace("_quarto.yml", OPTIM, "nbs/04_optimum.ipynb"),
+     "the navigation leads to nbs/04_optimum.ipynb, which is not there"),
     (replace("_quarto.yml", "    toc: true", "    tok: true"), "'tok' was unexpected"),
     (replace("_quarto.yml", "  search: true", "  serch: true"), "'serch' was unexpected"),
     (replace("_quarto.yml", "style: floating", "style: flying"), "'flying' is not one of"),
     (replace("api/optim.md", "title:", "titel:"), "has no title"),
-    (lambda site: (site / "student.zip").unlink(), "resource student.zip is not there"),
-    (lambda site: (site / "styles.css").unlink(), "styles.css is not there"),
+    (remove("student.zip"), "resource student.zip is not there"),
+    (remove("styles.css"), "styles.css is not there"),
+    (change_cells(OPTIM, as_strings("code")), "is not a list of lines"),
+    (change_cells(OPTIM, as_strings("markdown")), "is not a list of lines"),
+    (change_cells(OPTIM, without_line_ends), "is not a list of lines"),
+    (change_cells(OPTIM, signature_alone), f"{OPTIM}: the code of clip_grad_norm is not shown"),
+    (change_cells(OPTIM, one_line_less), f"{OPTIM}: the code of clip_grad_norm is not shown"),
 ])
 def test_a_planted_fault_is_found(prepared, tmp_path, plant, complaint):
     site = tmp_path / "site"
     shutil.copytree(prepared, site)
-    if "images/loss.png is not there" in complaint: append("nbs/04_optim.ipynb", "![A plot](images/loss.png)")(site)
     plant(site)
     faults = build_site.check(site)
     assert any(complaint in f for f in faults), faults
 
 
-@pytest.mark.parametrize("heading, anchor", [("A valley to walk in", "a-valley-to-walk-in"), ("4. `AdamW`, by hand!", "adamw-by-hand"), ("Exercise 4.2 · change it: Adam", "exercise-4.2-change-it-adam"), ("[A link](x.html) here", "a-link-here")])
-def test_anchors_are_those_of_pandoc(heading, anchor): assert build_site.anchor_of(heading) == anchor
+@pytest.mark.parametrize("heading, anchor", [
+    ("A valley to walk in", "a-valley-to-walk-in"),
+    ("4. `AdamW`, by hand!", "adamw-by-hand"),
+    ("Exercise 4.2 · change it: Adam", "exercise-4.2-change-it-adam"),
+    ("[A link](x.html) here", "a-link-here")])
+def test_anchors_are_those_of_pandoc(heading, anchor):
+    assert build_site.anchor_of(heading) == anchor

@@ -1,4 +1,4 @@
-"""What ruff has no rule for, in the notebooks, the tests and the scripts; `ruff check` has the rest."""
+"What ruff has no rule for, in notebooks, tests and scripts; `ruff check` has the rest."
 import ast
 import json
 from pathlib import Path
@@ -37,7 +37,8 @@ def complaints(code: str) -> list[str]:
 
 def unrelated(node: ast.Assign) -> bool:
     "Whether a tuple is assigned whose values are made by different things."
-    if not isinstance(node.targets[0], ast.Tuple) or not isinstance(node.value, ast.Tuple): return False
+    sides = (node.targets[0], node.value)
+    if not all(isinstance(side, ast.Tuple) for side in sides): return False
     makers = [maker(v) for v in node.value.elts if isinstance(v, ast.Call)]
     return len(set(makers)) > 1
 
