@@ -103,13 +103,13 @@ def test_another_task_is_one_entry(table, rating, tmp_path):
     history = pd.read_csv(out / "history.csv")
     assert history["distance"].notna().sum() == 2
     recipe = json.loads((out / "recipe.json").read_text())
-    assert recipe["classes"] == {"rating": 42} and recipe["task"] == "rating"
+    assert recipe["classes"] == {"rating": 44} and recipe["task"] == "rating"
     card = (out / "README.md").read_text()
     assert "Gives a text a number." in card and "![Rating against class.](reliability.png)" in card
     assert "Nearer is better." in card and not (out / "roc.png").exists()
 
     again = runs.evaluate(out, table)
-    assert again["n"] == N and again["trained_on"] == 42 and again["split"] == "films.csv"
+    assert again["n"] == N and again["trained_on"] == 44 and again["split"] == "films.csv"
     (answer,) = runs.predict(out, ["a bright film"])
     assert set(answer) == {"text", "rating"} and isinstance(answer["rating"], float)
     assert runs.compare(out, out, table)["verdict"] == "the same"
