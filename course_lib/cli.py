@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
-           'Validation', 'Test', 'Model', 'Labels', 'LearningRate', 'LoraRank', 'Device', 'Bf16', 'Texts', 'Page',
-           'More', 'Teacher', 'Part', 'Claim', 'Version', 'HandedIn', 'Option', 'say', 'do_run', 'print_scores',
-           'score_cell', 'run', 'fine_tune', 'evaluate', 'predict', 'read_lines', 'compare', 'print_comparison',
-           'audit', 'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine', 'product_speed',
-           'training_speed', 'timed', 'bench', 'claims', 'build', 'grade', 'grade_all', 'grade_one', 'in_options',
-           'running', 'main', 'end_in_order', 'interrupted', 'fail']
+           'Texts', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'Version', 'HandedIn', 'Option', 'say', 'do_run',
+           'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
+           'read_lines', 'compare', 'print_comparison', 'audit', 'pretrain', 'lab', 'doctor', 'measure_machine',
+           'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims', 'build', 'grade',
+           'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
-import json, os, re, sys, time
+import inspect, json, os, re, sys, time
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -21,8 +21,8 @@ import typer
 from .errors import InputError
 from .files import check_new_file, check_readable, find_file, is_folder, write_atomically
 from .machine import share_cores
-from .recipe import (PRESETS, Recipe, check_data, check_folder, check_inputs, check_run,
-                               check_texts, unknown)
+from .recipe import (PRESETS, Recipe, Settings, check_data, check_folder, check_inputs,
+                               check_run, check_texts, unknown)
 
 # %% ../nbs/c_command_line.ipynb #1dd5d2da
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -86,33 +86,37 @@ def run(preset: Preset = "tiny",
     do_run({**PRESETS[preset], "seed": seed}, out, resume, force)
 
 # %% ../nbs/c_command_line.ipynb #f64f377c
-AnyData = Option(str, "CSV, TSV, JSON, JSON Lines or Parquet file, `reviews`, or a hub data set.")
-Validation = Option(Optional[str], "Validation file; without one, 70/15/15 of --data.")
-Test = Option(Optional[str], "Test file, opened once at the end.")
-Model = Option(str, "tiny-gpt2, tiny-bert, tiny-t5, minilm, a folder or a hub id.")
-Labels = Option(Optional[str], "The allowed labels, joined by commas.")
-LearningRate = Option(Optional[float], "By default what suits the model.")
-LoraRank = Option(Optional[int], "Train LoRA matrices of that rank instead of all weights.")
-Device = Option(Optional[str], "cpu, cuda or mps; the best one by default.")
-Bf16 = Option(Optional[bool],
-              "Matrix products in 16 bits; by default where the device is made for it.")
+def option(f: Field) -> inspect.Parameter: # a parameter as typer reads it
+    "The option of a field of the recipe: its name, type, default and help."
+    text, choices = f.metadata["help"], f.metadata["choices"]
+    if choices: text += f": {', '.join(choices)}"
+    if not text.split()[0].endswith(","): text = text[0].upper() + text[1:] # but a list of values
+    kind = Optional[str] if f.type == (list | None) else f.type
+    return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default,
+                             annotation=Option(kind, f"{text}."))
+
+def takes_recipe(command):
+    "Let a command that takes **settings have an option for each field of the recipe."
+    own = list(inspect.signature(command).parameters.values())[:-1]
+    hyperparameters = {f.name for f in fields(Settings)}
+    order = sorted(fields(Recipe), key=lambda f: f.name in hyperparameters) # data and model first
+    given = {p.name for p in own}
+    options = [option(f) for f in order if f.name not in given]
+    command.__signature__ = inspect.Signature([*own, *options])
+    command.__annotations__ = {p.name: p.annotation for p in (*own, *options)}
+    return command
 
 # %% ../nbs/c_command_line.ipynb #e07ed86d
+AnyData = Option(str, "CSV, TSV, JSON, JSON Lines or Parquet file, `reviews`, or a hub data set.")
+
 @app.command()
-def fine_tune(data: AnyData, validation: Validation = None, test: Test = None,
-              task: str = "text-classification", model: Model = "tiny-gpt2",
-              text: Text = None, label: Label = None, labels: Labels = None,
-              encoding: Encoding = None, delimiter: Delimiter = None,
-              out: Out = Path("runs/fine-tuned"), resume: Resume = False, force: Force = False,
-              epochs: int = 3, batch_size: int = 16, gradient_accumulation_steps: int = 1,
-              learning_rate: LearningRate = None, weight_decay: float = 0.01,
-              warmup_ratio: float = 0.1, lr_scheduler_type: str = "linear",
-              max_grad_norm: float = 1.0, max_length: int = 256, lora_rank: LoraRank = None,
-              seed: int = 0, device: Device = None, bf16: Bf16 = None):
+@takes_recipe
+def fine_tune(data: AnyData, out: Out = Path("runs/fine-tuned"), resume: Resume = False,
+              force: Force = False, **settings):
     "Fine-tune a model on your own table."
-    settings = {k: v for k, v in locals().items() if k not in ("out", "resume", "force")}
+    labels = settings["labels"]
     settings["labels"] = [name.strip() for name in labels.split(",")] if labels else None
-    do_run(settings, out, resume, force)
+    do_run({"data": data, **settings}, out, resume, force)
 
 # %% ../nbs/c_command_line.ipynb #5030e234
 @app.command()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'CLASSIFIER_USE', 'TASKS', 'CARD', 'record', 'environment', 'begin', 'clear', 'fine_tune', 'prepare',
-           'pick_settings', 'kept_weights', 'add_peft_lora', 'find_layers', 'save_adapter_folder', 'write_text',
+           'pick_settings', 'kept_weights', 'add_peft_lora', 'head_parts', 'save_adapter_folder', 'write_text',
            'read_splits', 'read_labelled', 'count_classes', 'match_classes', 'reorder', 'right_share',
            'as_probabilities', 'report', 'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict',
            'classify_texts', 'verdict', 'describe_classifier', 'write_run', 'save_model', 'score_table', 'table_cell',
@@ -34,7 +34,7 @@ from course_lib.evaluation import (
     plot_roc, score)
 from .files import (
     exists, find_file, is_hub_name, read_json_file, write_atomically, write_json, writing)
-from .models import load, quiet, read_by_head
+from .models import body_linears, load, quiet, read_by_head
 from .recipe import (
     LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts)
 from .show import figure_png
@@ -149,29 +149,26 @@ def add_peft_lora(model, rank: int, seed: int = 0): # the model, wrapped
     except ImportError:
         advice = "peft is not installed – pip install 'course-lib[adapters]'"
         raise InputError(f"lora_rank – {advice}") from None
-    layers, head = find_layers(model)
+    layers = body_linears(model)
     narrowest = min(min(layer.weight.shape) for layer in layers.values())
     if rank >= narrowest:
         reason = f"the narrowest layer of the model has {narrowest} numbers, so this saves nothing"
         raise InputError(f"lora_rank {rank} – {reason} – 4 to 64 are usual")
     turned = any(isinstance(layer, Conv1D) for layer in layers.values()) # GPT-2's, the other way
     config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, fan_in_fan_out=turned,
-                        target_modules=list(layers), modules_to_save=head)
+                        target_modules=list(layers), modules_to_save=head_parts(model))
     with torch.random.fork_rng(), warnings.catch_warnings(action="ignore", category=FutureWarning):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
-def find_layers(model) -> tuple: # ({name: linear layer of the body}, names of the head's parts)
-    "What LoRA goes beside, and what is trained as a whole."
+def head_parts(model) -> list: # names of modules
+    "The parts that belong to the head alone, each as a whole."
     own = {id(p) for p in read_by_head(model)}
-    linear = {name: m for name, m in model.named_modules()
-              if isinstance(m, (torch.nn.Linear, Conv1D))}
-    body = {name: m for name, m in linear.items() if id(m.weight) not in own}
     parts = []
     for name, module in model.named_modules():
         weights = list(module.parameters())
         if name and weights and all(id(p) in own for p in weights): parts.append(name)
-    return body, [name for name in parts if name.rpartition(".")[0] not in parts]
+    return [name for name in parts if name.rpartition(".")[0] not in parts]
 
 # %% ../nbs/06_runs.ipynb #81a30f68
 ADAPTER_CARD = """---
