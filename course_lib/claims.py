@@ -26,18 +26,21 @@ from scipy.stats import t as student
 from .behaviour import CHANGES, flip_rates
 from .choosing import next_token_loss
 from .cleaning import drop_punctuation, drop_stop_words, expand_contractions
-from .data import InputError, read_table, shipped, split
+from .data import read_table, split
+from .errors import InputError
 from .evaluation import accuracy, expected_calibration_error, macro_f1, tfidf_baseline
+from .files import shipped, write_atomically
 from .metrics import balanced_accuracy, fit_temperature, log_loss
 from .models import blocks, freeze, load, quiet
 from .multitask import joint_against_separate
 from .pretraining import (
     language, new_model, over_stream, pretraining_optimizer, read_texts, token_stream, wsd)
 from .prompting import prompt_accuracy
-from .runs import LEARNING_RATES, add_lora
+from .recipe import LEARNING_RATES
+from .runs import add_peft_lora
 from .show import COLORS, new_figure
 from .tokens import tokenize
-from .training import early_stopping, fit, predict_logits, write_atomically
+from .training import early_stopping, fit, predict_logits
 from .tuning import flip_labels, set_dropout
 
 # %% ../nbs/b_claims.ipynb #b70aa518
@@ -137,7 +140,7 @@ def altered(network, seed: int, scratch: bool, kept_layers: int | None, dropout:
         network = type(network)(network.config)
     if kept_layers: del blocks(network)[kept_layers:]
     if dropout is not None: set_dropout(network, dropout)
-    return add_lora(network, lora_rank, seed) if lora_rank else freeze(network, frozen_layers)
+    return add_peft_lora(network, lora_rank, seed) if lora_rank else freeze(network, frozen_layers)
 
 # %% ../nbs/b_claims.ipynb #da8ed2a2
 def measure_flips(network, tokenizer, texts: list, seed: int) -> dict: # `flips: …` -> share
