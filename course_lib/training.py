@@ -158,7 +158,7 @@ class Plan:
 
     def fingerprint(self) -> str: # 16 hexadecimal digits
         "A hash of the rows and the mark: equal for equal plans (SHA-256, shortened)."
-        digest = hashlib.sha256(self.mark.encode())
+        digest = hashlib.sha256(f"{self.steps} {self.mark}".encode())
         for name, rows in self.rows.items():
             digest.update(name.encode())
             for row in rows: digest.update(json.dumps(row, sort_keys=True).encode())
@@ -321,6 +321,7 @@ def validate(loop: Loop) -> None:
     value = sum(row[name] for row in rows) / len(rows)
     if is_better(value, loop.state["best_value"], name):
         loop.state.update(best_value=value, best_step=loop.state["step"])
+        if not loop.settings.load_best_model_at_end: return
         loop.best = {k: v.detach().cpu().clone() for k, v in changing(loop.loss.model).items()}
 
 def is_better(value: float, than: float | None, name: str) -> bool:
@@ -371,7 +372,7 @@ def save(loop: Loop, always: bool = True) -> None:
 def run(loop: Loop, interrupted: list, progress: bool) -> None:
     "Step after step to the end of the plan, with validations, checkpoints and a bar."
     state, plan = loop.state, loop.plan
-    bar = tqdm(total=plan.steps, initial=state["step"], desc="fine-tuning", unit="step",
+    bar = tqdm(total=plan.steps, initial=state["step"], desc="training", unit="step",
                disable=not progress, mininterval=0.5)
     with bar:
         while state["step"] < plan.steps and not state["stopped"]:
@@ -426,7 +427,7 @@ def fit(model: torch.nn.Module, # a PreTrainedModel, or a ModuleDict of them; tr
         run(loop, interrupted, progress)
     model.eval()
     history = pd.DataFrame(loop.state["history"])
-    if loop.best and settings.load_best_model_at_end:
+    if loop.best:
         put_back(model, loop.best)
         history.attrs["kept"] = loop.state["best_step"]
     return history

@@ -104,7 +104,7 @@ def test_the_body_is_the_checkpoint_and_the_head_is_new(case):
 def test_lora_trains_the_head_too_and_its_folder_is_whole(case, tmp_path):
     peft = pytest.importorskip("peft")
     from course_lib.runs import Recipe, save_adapter_folder
-    from course_lib.runs import add_lora as by_peft
+    from course_lib.runs import add_peft_lora as by_peft
     _, folder, model, _, rows = case
     own = sum(p.numel() for p in read_by_head(model))
     adapted = by_peft(model, 4)
