@@ -214,7 +214,8 @@ def clean(dataset: Dataset, # with `text` and a ClassLabel `label`
 
 def reasons_to_drop(keys: list, labels: list) -> list: # of strings; empty for a row that stays
     "Why a row is taken out; of several copies the first stays."
-    given, seen, reasons = labels_of(keys, labels), set(), []
+    given = labels_of(keys, labels)
+    seen, reasons = set(), []
     for key in keys:
         if not re.search(r"\w", key): reasons.append("empty")
         elif len(given[key]) > 1: reasons.append("two labels")

@@ -126,7 +126,8 @@ def packed_logits(model: GPT2ForSequenceClassification, input_ids: torch.Tensor,
     """Logits of packed texts; equal to the model's own on the padded ones.
 
     Raises IndexError for a text longer than the model has positions."""
-    body, texts, longest = model.transformer, len(lengths), int(lengths.max())
+    body, texts = model.transformer, len(lengths)
+    longest = int(lengths.max())
     position, place, last = places(lengths)
     ahead = torch.full((longest, longest), -math.inf, device=lengths.device).triu_(1)
     filling = torch.arange(longest, device=lengths.device) >= lengths[:, None]

@@ -372,7 +372,8 @@ def test_a_run_with_lora(tmp_path, data, model):
     assert {p.name for p in out.iterdir()} == FILES | {"adapter"}
     whole = (out / "model/model.safetensors").stat().st_size
     assert (out / "adapter/adapter_model.safetensors").stat().st_size < 0.1 * whole
-    recipe, card = json.loads((out / "recipe.json").read_text()), (out / "README.md").read_text()
+    recipe = json.loads((out / "recipe.json").read_text())
+    card = (out / "README.md").read_text()
     assert recipe["lora_rank"] == 2
     assert recipe["parameters"]["trained"] < 0.05 * recipe["parameters"]["all"]
     assert "LoRA of rank 2" in card

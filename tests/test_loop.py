@@ -136,7 +136,8 @@ def train_losses(history): return history.loc[history["split"] == "train", "loss
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-bert", "tiny-t5"])
 def test_the_plain_loop_to_the_last_bit(name):
     base, _ = load(name, labels=["a", "b", "c"])
-    ours, plain, rows = copy.deepcopy(base), copy.deepcopy(base), rows_of("classes", 44)
+    ours, plain = copy.deepcopy(base), copy.deepcopy(base)
+    rows = rows_of("classes", 44)
     for row in rows: row["input_ids"][-1] = 0 # the end token of the shipped models
     wanted = reference_loops.classify(plain, rows, 2, 8, 2, 1e-3)
     settings = {**USUAL, "epochs": 2, "batch_size": 8, "gradient_accumulation_steps": 2}
@@ -264,7 +265,8 @@ def test_without_padding_inside(task, family):
 @pytest.mark.parametrize("family", ["gpt2", "bert"])
 def test_callbacks_may_do_what_they_like(tmp_path, family):
     "Score new rows, keep the state, save, load, draw random numbers, leave the model in eval mode."
-    rows, other = rows_of("classes", 40), Dataset.from_list(rows_of("classes", 8, seed=5))
+    rows = rows_of("classes", 40)
+    other = Dataset.from_list(rows_of("classes", 8, seed=5))
     plain, watched = new("classes", family, 0.1), new("classes", family, 0.1)
     seen = []
     def look(history):

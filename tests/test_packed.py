@@ -46,9 +46,11 @@ def some(lengths, seed=0):
     shape=st.sampled_from(list(SHAPES)), seed=st.integers(0, 999),
 )
 def test_logits_and_gradients_are_the_librarys(lengths, shape, seed):
-    ours, theirs, features = small(shape), small(shape), some(lengths, seed)
+    ours, theirs = small(shape), small(shape)
+    features = some(lengths, seed)
     packed, padded = pack_batch(features), pad_batch(features, 0)
-    a, b = packed_logits(ours, packed["input_ids"], packed["lengths"]), theirs(**padded)
+    a = packed_logits(ours, packed["input_ids"], packed["lengths"])
+    b = theirs(**padded)
     assert torch.allclose(a, b.logits, atol=1e-4)
     cross_entropy(a, packed["labels"]).backward()
     b.loss.backward()
@@ -215,7 +217,8 @@ def test_the_list_of_families_is_the_one_that_is_tried():
 
 def test_who_stays_padded():
     "A body with somebody's hooks in it, another attention, a family that computes it itself."
-    model, other = made("bert", "classes"), AutoConfig.for_model("gpt_neo", **SHARED)
+    model = made("bert", "classes")
+    other = AutoConfig.for_model("gpt_neo", **SHARED)
     assert can_do_without_padding(model)
     model.bert.encoder.layer[0].register_forward_hook(lambda layer, inputs, outputs: None)
     assert not can_do_without_padding(model)
