@@ -734,6 +734,7 @@ d = { 'settings': { 'branch': 'main',
                                    'course_lib.tuning.set_dropout': ('tuning.html#set_dropout', 'course_lib/tuning.py'),
                                    'course_lib.tuning.suggest': ('tuning.html#suggest', 'course_lib/tuning.py'),
                                    'course_lib.tuning.suggest_learning_rate': ('tuning.html#suggest_learning_rate', 'course_lib/tuning.py'),
+                                   'course_lib.tuning.trial_scores': ('tuning.html#trial_scores', 'course_lib/tuning.py'),
                                    'course_lib.tuning.trial_table': ('tuning.html#trial_table', 'course_lib/tuning.py'),
                                    'course_lib.tuning.watch': ('tuning.html#watch', 'course_lib/tuning.py'),
                                    'course_lib.tuning.work': ('tuning.html#work', 'course_lib/tuning.py')}}}

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'Trial', 'set_dropout', 'run_trial', 'find_learning_rate', 'suggest_learning_rate', 'estimate_seconds',
-           'Panel', 'work', 'watch', 'trial_table', 'suggest', 'search', 'plot_importance', 'flip_labels', 'diagnose']
+           'Panel', 'work', 'watch', 'trial_table', 'trial_scores', 'suggest', 'search', 'plot_importance',
+           'flip_labels', 'diagnose']
 
 # %% ../nbs/07_tuning.ipynb #1390f18f
 import math, threading, time
@@ -45,7 +46,8 @@ def run_trial(splits: DatasetDict, # train and validation are used, test is not
               callbacks=(), **settings) -> Trial: # of `fit`
     "Fine-tune with these settings and score on the validation part."
     start = time.perf_counter()
-    network, tokenizer = load(model, labels=splits["train"].features["label"].names, seed=settings.get("seed", 0))
+    names = splits["train"].features["label"].names
+    network, tokenizer = load(model, labels=names, seed=settings.get("seed", 0))
     if dropout is not None: set_dropout(network, dropout)
     freeze(network, frozen_layers)
     tokens = tokenize({k: splits[k] for k in ("train", "validation")}, tokenizer)
@@ -55,14 +57,18 @@ def run_trial(splits: DatasetDict, # train and validation are used, test is not
                   **{**usual, **settings})
     probabilities = predict_logits(network, tokens["validation"]).softmax(-1).numpy()
     accuracy = score(np.array(splits["validation"]["label"][:]), probabilities)["accuracy"]
-    used = {"model": model, **settings, **{k: v for k, v in {"dropout": dropout, "frozen_layers": frozen_layers, "patience": patience}.items() if v}}
+    own = {"dropout": dropout, "frozen_layers": frozen_layers, "patience": patience}
+    used = {"model": model, **settings, **{name: value for name, value in own.items() if value}}
     return Trial(used, history, accuracy, time.perf_counter() - start)
 
 # %% ../nbs/07_tuning.ipynb #3e8df313
-def find_learning_rate(splits: DatasetDict, model: str = "tiny-gpt2", lowest: float = 1e-6, highest: float = 0.3, steps: int = 100,
-                       batch_size: int = 16, seed: int = 0) -> pd.DataFrame: # learning_rate, loss, smooth
-    "Train for a few steps with a growing rate, until the loss is three times its lowest (Smith 2017)."
-    network, tokenizer = load(model, labels=splits["train"].features["label"].names, seed=seed)
+def find_learning_rate(splits: DatasetDict, model: str = "tiny-gpt2",
+                       lowest: float = 1e-6, highest: float = 0.3, steps: int = 100,
+                       batch_size: int = 16, seed: int = 0,
+                      ) -> pd.DataFrame: # learning_rate, loss, smooth
+    "Train with a growing rate, until the loss is three times its lowest (Smith 2017)."
+    names = splits["train"].features["label"].names
+    network, tokenizer = load(model, labels=names, seed=seed)
     tokens = tokenize({"train": splits["train"]}, tokenizer)["train"]
     growth = (highest / lowest) ** (1 / (steps - 1))
     found, mean = [], 0.0
@@ -81,32 +87,39 @@ def find_learning_rate(splits: DatasetDict, model: str = "tiny-gpt2", lowest: fl
     return pd.DataFrame(found)
 
 def suggest_learning_rate(curve: pd.DataFrame) -> float:
-    "A tenth of the rate with the lowest smoothed loss; the first quarter of the steps, where nothing happens yet, doesn't count."
+    """A tenth of the rate with the lowest smoothed loss.
+
+    The first quarter of the steps, where nothing happens yet, doesn't count."""
     later = curve.iloc[len(curve) // 4:]
     return float(later.loc[later["smooth"].idxmin(), "learning_rate"] / 10)
 
 # %% ../nbs/07_tuning.ipynb #c2095b2a
-def estimate_seconds(splits: DatasetDict, model: str = "tiny-gpt2", frozen_layers: int = 0, epochs: int = 3, batch_size: int = 16) -> float:
-    "Seconds that a trial will take here, from six steps on the longest and shortest rows mixed; validation counts a third."
+def estimate_seconds(splits: DatasetDict, model: str = "tiny-gpt2", frozen_layers: int = 0,
+                     epochs: int = 3, batch_size: int = 16) -> float:
+    "Seconds that a trial will take here, from six steps; validation counts a third."
     network, tokenizer = load(model, labels=splits["train"].features["label"].names)
     tokens = tokenize({k: splits[k] for k in ("train", "validation")}, tokenizer)
     few = tokens["train"].select(range(min(len(tokens["train"]), 6 * batch_size)))
-    history = fit(freeze(network, frozen_layers), few, epochs=1, batch_size=batch_size, progress=False)
-    seconds = history["seconds"].diff().iloc[1:].median() if len(history) > 1 else history["seconds"].iloc[0]
+    network = freeze(network, frozen_layers)
+    history = fit(network, few, epochs=1, batch_size=batch_size, progress=False)
+    times = history["seconds"]
+    seconds = times.diff().iloc[1:].median() if len(history) > 1 else times.iloc[0]
     per_token = seconds / (history["tokens"].iloc[-1] / len(history))
-    total = {k: sum(map(len, part["input_ids"][:])) for k, part in tokens.items()}
+    total = {name: sum(map(len, part["input_ids"][:])) for name, part in tokens.items()}
     return float(epochs * per_token * (total["train"] + total["validation"] / 3))
 
 # %% ../nbs/07_tuning.ipynb #ca7fce30
-CONTROLS = {"learning_rate": ("FloatLogSlider", {"value": 5e-4, "min": -6, "max": -1, "step": 0.1, "readout_format": ".1e"}),
-            "batch_size": ("Dropdown", {"options": [4, 8, 16, 32, 64, 128], "value": 16}),
-            "epochs": ("IntSlider", {"value": 2, "min": 1, "max": 12}),
-            "warmup_ratio": ("FloatSlider", {"value": 0.1, "min": 0, "max": 1, "step": 0.05}),
-            "weight_decay": ("FloatSlider", {"value": 0.01, "min": 0, "max": 0.5, "step": 0.01}),
-            "dropout": ("FloatSlider", {"value": 0.1, "min": 0, "max": 0.6, "step": 0.05}),
-            "lr_scheduler_type": ("Dropdown", {"options": list(SCHEDULES)}),
-            "frozen_layers": ("IntSlider", {"value": 0, "min": 0, "max": 4}),
-            "patience": ("IntSlider", {"value": 0, "min": 0, "max": 5})}
+CONTROLS = {
+    "learning_rate": ("FloatLogSlider", {"value": 5e-4, "min": -6, "max": -1, "step": 0.1,
+                                         "readout_format": ".1e"}),
+    "batch_size": ("Dropdown", {"options": [4, 8, 16, 32, 64, 128], "value": 16}),
+    "epochs": ("IntSlider", {"value": 2, "min": 1, "max": 12}),
+    "warmup_ratio": ("FloatSlider", {"value": 0.1, "min": 0, "max": 1, "step": 0.05}),
+    "weight_decay": ("FloatSlider", {"value": 0.01, "min": 0, "max": 0.5, "step": 0.01}),
+    "dropout": ("FloatSlider", {"value": 0.1, "min": 0, "max": 0.6, "step": 0.05}),
+    "lr_scheduler_type": ("Dropdown", {"options": list(SCHEDULES)}),
+    "frozen_layers": ("IntSlider", {"value": 0, "min": 0, "max": 4}),
+    "patience": ("IntSlider", {"value": 0, "min": 0, "max": 5})}
 
 # %% ../nbs/07_tuning.ipynb #f59f0206
 class Panel:
@@ -116,14 +129,22 @@ class Panel:
         self.splits, self.trials, self.thread, self.stopping = splits, [], None, False
         wide = {"style": {"description_width": "9em"}, "layout": w.Layout(width="24em")}
         self.controls = {"model": w.Dropdown(options=list(models), description="model", **wide)}
-        for name, (kind, options) in CONTROLS.items(): self.controls[name] = getattr(w, kind)(description=name.replace("_", " "), **options, **wide)
-        self.run, self.stop = w.Button(description="Run", button_style="primary"), w.Button(description="Stop", disabled=True)
+        for name, (kind, options) in CONTROLS.items():
+            control = getattr(w, kind)
+            self.controls[name] = control(description=name.replace("_", " "), **options, **wide)
+        self.run = w.Button(description="Run", button_style="primary")
+        self.stop = w.Button(description="Stop", disabled=True)
+        self.run.on_click(lambda _: self.start())
+        self.stop.on_click(lambda _: setattr(self, "stopping", True))
         empty, ax = new_figure(width=5.6)
         ax.set(xlabel="step", ylabel="loss (nats)", title="no run yet")
-        self.message, self.picture, self.table = w.Label(value="move the settings, then run"), w.Image(value=figure_png(empty, "No run yet."), format="png", width=560), w.HTML()
-        self.run.on_click(lambda _: self.start()); self.stop.on_click(lambda _: setattr(self, "stopping", True))
-        settings = w.VBox([*self.controls.values(), w.HBox([self.run, self.stop]), self.message])
-        self.widget = w.VBox([w.HBox([settings, self.picture], layout=w.Layout(flex_flow="row wrap")), self.table])
+        self.picture = w.Image(value=figure_png(empty, "No run yet."), format="png", width=560)
+        self.message = w.Label(value="move the settings, then run")
+        self.table = w.HTML()
+        buttons = w.HBox([self.run, self.stop])
+        settings = w.VBox([*self.controls.values(), buttons, self.message])
+        above = w.HBox([settings, self.picture], layout=w.Layout(flex_flow="row wrap"))
+        self.widget = w.VBox([above, self.table])
 
     def settings(self) -> dict:
         "What the sliders say, as arguments of `run_trial`."
@@ -140,12 +161,18 @@ def work(self: Panel, settings: dict) -> None:
     "One trial, drawn while it runs."
     try:
         self.message.value = "measuring the speed …"
-        seconds = estimate_seconds(self.splits, settings["model"], settings["frozen_layers"], settings["epochs"], settings["batch_size"])
+        names = ("model", "frozen_layers", "epochs", "batch_size")
+        seconds = estimate_seconds(self.splits, *[settings[name] for name in names])
         self.message.value = f"about {seconds:.0f} s"
-        trial = run_trial(self.splits, callbacks=[self.watch], **{**settings, "patience": settings["patience"] or None})
+        settings = {**settings, "patience": settings["patience"] or None}
+        trial = run_trial(self.splits, callbacks=[self.watch], **settings)
         self.trials.append(trial)
-        self.message.value = f"{'stopped' if self.stopping else 'done'}: estimated {seconds:.0f} s, took {trial.seconds:.0f} s; accuracy {trial.accuracy['value']:.2f} ({trial.accuracy['low']:.2f} to {trial.accuracy['high']:.2f})"
-        self.table.value = trial_table(self.trials).to_html(border=0, col_space="7em", na_rep="–")
+        end = "stopped" if self.stopping else "done"
+        accuracy = "accuracy {value:.2f} ({low:.2f} to {high:.2f})".format(**trial.accuracy)
+        took = f"estimated {seconds:.0f} s, took {trial.seconds:.0f} s"
+        self.message.value = f"{end}: {took}; {accuracy}"
+        table = trial_table(self.trials)
+        self.table.value = table.to_html(border=0, col_space="7em", na_rep="–")
     except (InputError, ValueError) as e: self.message.value = f"can't run: {e}"
     finally: self.run.disabled, self.stop.disabled = False, True
 
@@ -153,47 +180,72 @@ def watch(self: Panel, history: list) -> bool: # whether to stop
     "Draw the curve every few steps."
     if len(history) % 8 == 0 or history[-1]["split"] == "validation":
         table = pd.DataFrame(history)
-        self.picture.value = figure_png(plot_history(table, self.splits["train"].features["label"].num_classes), describe_history(table))
+        figure = plot_history(table, self.splits["train"].features["label"].num_classes)
+        self.picture.value = figure_png(figure, describe_history(table))
     return self.stopping
 
 Panel.work, Panel.watch = work, watch
 
 def trial_table(trials: list) -> pd.DataFrame:
     "The settings in which trials differ, with their scores; the newest last."
-    settings = pd.DataFrame([t.settings for t in trials])
+    settings = pd.DataFrame([trial.settings for trial in trials])
     differ = [c for c in settings if settings[c].astype(str).nunique() > 1]
-    scores = pd.DataFrame([{"steps": t.history["step"].iloc[-1], "validation loss": round(t.history.query("split == 'validation'")["loss"].min(), 3) if (t.history["split"] == "validation").any() else math.nan,
-                            "accuracy": f"{t.accuracy['value']:.2f} ({t.accuracy['low']:.2f}–{t.accuracy['high']:.2f})", "seconds": round(t.seconds)} for t in trials])
+    scores = pd.DataFrame([trial_scores(trial) for trial in trials])
     return pd.concat([settings[differ], scores], axis=1)
+
+def trial_scores(trial: Trial) -> dict:
+    "A row of that table."
+    losses = trial.history.query("split == 'validation'")["loss"]
+    return {"steps": trial.history["step"].iloc[-1],
+            "validation loss": round(losses.min(), 3) if len(losses) else math.nan,
+            "accuracy": "{value:.2f} ({low:.2f}–{high:.2f})".format(**trial.accuracy),
+            "seconds": round(trial.seconds)}
 
 # %% ../nbs/07_tuning.ipynb #dd86428a
 def suggest(trial, space: dict) -> dict: # settings for `run_trial`
-    "Draw from a space: a list of choices, or (low, high) numbers; rates (above 0, two orders of magnitude or more) on a log scale."
+    """Draw from a space: a list of choices, or (low, high) numbers.
+
+    Rates (above 0, two orders of magnitude or more) are drawn on a log scale."""
     found = {}
     for name, values in space.items():
         if isinstance(values, list): found[name] = trial.suggest_categorical(name, values)
         elif all(isinstance(v, int) for v in values): found[name] = trial.suggest_int(name, *values)
-        else: found[name] = trial.suggest_float(name, *values, log=values[0] > 0 and values[1] / values[0] >= 100)
+        else:
+            low, high = values
+            wide = low > 0 and high / low >= 100
+            found[name] = trial.suggest_float(name, low, high, log=wide)
     return found
 
 def search(splits: DatasetDict, space: dict, # name of a setting -> choices or (low, high)
            n_trials: int = 20, # in all, with those already in the study
-           storage: str | None = None, # as SQLAlchemy writes it, sqlite:///search.db; kept in memory without one
-           study_name: str = "search", seed: int = 0, progress: bool = True, **fixed): # an optuna.Study
-    "Look for the settings with the lowest validation loss; goes on where the study in `storage` stopped. Raises InputError without optuna."
+           storage: str | None = None, # such as sqlite:///search.db; in memory without one
+           study_name: str = "search", seed: int = 0, progress: bool = True,
+           **fixed): # settings of every trial -> an optuna.Study
+    """Look for the settings with the lowest validation loss.
+
+    Goes on where the study in `storage` stopped. Raises InputError without optuna."""
     try: import optuna
-    except ImportError: raise InputError("optuna – is not installed – pip install 'course-lib[lab]'") from None
+    except ImportError:
+        advice = "is not installed – pip install 'course-lib[lab]'"
+        raise InputError(f"optuna – {advice}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(storage=storage, study_name=study_name, load_if_exists=True, pruner=optuna.pruners.MedianPruner(n_startup_trials=4))
-    done = len(study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)))
+    study = optuna.create_study(storage=storage, study_name=study_name, load_if_exists=True,
+                                pruner=optuna.pruners.MedianPruner(n_startup_trials=4))
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    done = len(study.get_trials(deepcopy=False, states=ended))
     study.sampler = optuna.samplers.TPESampler(seed=seed + done, n_startup_trials=5)
+
     def objective(trial):
         def report(history):
-            if history[-1]["split"] == "validation": trial.report(history[-1]["loss"], history[-1]["epoch"]); return trial.should_prune()
+            last = history[-1]
+            if last["split"] != "validation": return False
+            trial.report(last["loss"], last["epoch"])
+            return trial.should_prune()
         found = run_trial(splits, callbacks=[report], **fixed, **suggest(trial, space))
         trial.set_user_attr("accuracy", found.accuracy)
         if trial.should_prune(): raise optuna.TrialPruned()
         return float(found.history.query("split == 'validation'")["loss"].min())
+
     study.optimize(objective, n_trials=max(0, n_trials - done), show_progress_bar=progress)
     return study
 
@@ -204,30 +256,37 @@ def plot_importance(study) -> Figure:
     found = optuna.importance.get_param_importances(study)
     fig, ax = new_figure(height=0.8 + 0.4 * len(found))
     ax.barh(list(found)[::-1], list(found.values())[::-1], color=COLORS[0])
-    ax.set(xlabel="share of the differences explained", xlim=(0, 1), title=f"{len(study.trials)} trials")
+    title = f"{len(study.trials)} trials"
+    ax.set(xlabel="share of the differences explained", xlim=(0, 1), title=title)
     return fig
 
 # %% ../nbs/07_tuning.ipynb #e2bb4f6b
 def flip_labels(splits: DatasetDict, share: float, seed: int = 0) -> DatasetDict:
-    "The same splits with a share of the training labels replaced by another class, drawn at random."
-    rng, labels, k = np.random.default_rng(seed), np.array(splits["train"]["label"][:]), splits["train"].features["label"].num_classes
+    "The same splits with a share of the training labels replaced by another class, at random."
+    rng, train = np.random.default_rng(seed), splits["train"]
+    labels, k = np.array(train["label"][:]), train.features["label"].num_classes
     wrong = rng.permutation(len(labels))[:round(share * len(labels))]
     labels[wrong] = (labels[wrong] + rng.integers(1, k, len(wrong))) % k
-    train = {name: splits["train"][name][:] for name in splits["train"].column_names}
-    return DatasetDict({**splits, "train": Dataset.from_dict({**train, "label": labels.tolist()}, features=splits["train"].features)})
+    columns = {name: train[name][:] for name in train.column_names}
+    flipped = Dataset.from_dict({**columns, "label": labels.tolist()}, features=train.features)
+    return DatasetDict({**splits, "train": flipped})
 
 # %% ../nbs/07_tuning.ipynb #8a6ca35e
 def diagnose(trial: Trial, splits: DatasetDict) -> str:
     "What is wrong with a run, as far as its history, its settings and its data tell."
     both = set(splits["train"]["text"]) & set(splits["validation"]["text"])
-    train = trial.history.query("split == 'train'")
-    guessing = math.log(splits["train"].features["label"].num_classes)
     if both: return f"leak: {len(both)} texts are in training and validation"
-    if train["learning_rate"].is_monotonic_increasing: return "warm-up: the rate was still rising at the last step"
-    if train["loss"].iloc[len(train) // 4:].max() > 1.6 * guessing: return "rate too high: the loss jumps above that of guessing"
-    network, _ = load(trial.settings["model"], labels=splits["train"].features["label"].names)
+    train = trial.history.query("split == 'train'")
+    if train["learning_rate"].is_monotonic_increasing:
+        return "warm-up: the rate was still rising at the last step"
+    names = splits["train"].features["label"].names
+    if train["loss"].iloc[len(train) // 4:].max() > 1.6 * math.log(len(names)):
+        return "rate too high: the loss jumps above that of guessing"
+    network, _ = load(trial.settings["model"], labels=names)
     freeze(network, trial.settings.get("frozen_layers", 0))
-    moved = sum(p.numel() for p in network.parameters() if p.requires_grad) / network.num_parameters()
+    moved = network.num_parameters(only_trainable=True) / network.num_parameters()
     if moved < 0.05: return f"frozen: only {moved:.1%} of the weights were trained"
-    if trial.accuracy["low"] < 1 / splits["train"].features["label"].num_classes: return "labels: nothing carries over to validation though all weights move; look at the labels of ten rows"
+    if trial.accuracy["low"] < 1 / len(names):
+        return ("labels: nothing carries over to validation though all weights move; "
+                "look at the labels of ten rows")
     return "nothing found"

@@ -143,7 +143,7 @@ def test_flipped_labels(splits):
 def test_diagnose_finds_what_was_planted(splits):
     leak = DatasetDict({"train": splits["train"], "validation": splits["train"].select(range(20))})
     assert diagnose(run_trial(leak, epochs=1), leak).startswith("leak: 20 texts")
-    assert diagnose(run_trial(splits, epochs=1, warmup_ratio=9.0), splits).startswith("warm-up")
+    assert diagnose(run_trial(splits, epochs=1, warmup_ratio=1.0), splits).startswith("warm-up")
     assert diagnose(run_trial(splits, epochs=3, learning_rate=0.1), splits).startswith(
         "rate too high"
     )
