@@ -162,7 +162,9 @@ def test_no_flags_in_the_messages_of_the_library(module):
 
 
 def test_a_flag_in_a_message_is_seen(tmp_path):
-    (tmp_path / "a.py").write_text('def f(x):\n    "--not me"\n    raise ValueError(f"{x} – pass --me")\n')
+    (tmp_path / "a.py").write_text(
+        'def f(x):\n    "--not me"\n    raise ValueError(f"{x} – pass --me")\n'
+    )
     assert messages(tmp_path / "a.py") == [" – pass --me"]
 
 
