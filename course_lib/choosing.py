@@ -133,8 +133,8 @@ def pretrained(name: str) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase)
     "A model with the head it was pre-trained with; InputError if it has none, or can't be asked."
     folder = find_model(name)
     with reading(name, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        config = AutoConfig.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if config.model_type == "xlnet":
             raise InputError(f"{name} – XLNet guesses in an order of its own"
                              " – ask a GPT, a BERT or a T5")
@@ -142,7 +142,8 @@ def pretrained(name: str) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase)
         kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
         if config.is_encoder_decoder: kind = AutoModelForSeq2SeqLM
         model, info = kind.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True)
     if info["missing_keys"]:
         raise InputError(f"{name} – the head it was pre-trained with is not in the checkpoint"
                          " – take the model that it was made from")
@@ -265,7 +266,9 @@ def outline(
         raise InputError(f"{name} – its configuration is not at hand"
                          f" – take {', '.join((*SHIPPED, *HUB))}, or a folder")
     else:
-        with reading(name, find_model(name)): config = AutoConfig.from_pretrained(find_model(name))
+        folder = find_model(name)
+        with reading(name, folder):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     config.num_labels = num_labels
     with torch.device("meta"), quiet():
         model = AutoModelForSequenceClassification.from_config(config)

@@ -424,8 +424,9 @@ def teacher_states(texts: list, teacher: str, # a model's name
     "For each text the mean over its tokens of every second layer's states, each of length one."
     folder = find_model(teacher)
     with reading(teacher, folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True,
+                                          trust_remote_code=False).eval()
     ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     deepest = model.config.num_hidden_layers
     layers = range(min(2, deepest), deepest + 1, 2)
@@ -561,7 +562,8 @@ def settings_of(corpus: list, family: str, teacher: str | None, tokens: float, s
 def check_teacher(teacher: str) -> None:
     "Raise InputError for a model that isn't there or has no states to learn from."
     folder = find_model(teacher)
-    with reading(teacher, folder): config = AutoConfig.from_pretrained(folder)
+    with reading(teacher, folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if not config.is_encoder_decoder: return
     advice = "take a BERT or a GPT, minilm for instance"
     raise InputError(f"teacher {teacher} – is an encoder-decoder – {advice}")
