@@ -304,7 +304,7 @@ def add_row(loop: Loop, split: str, loss: float, learning_rate: float, more: dic
     if not loop.callbacks: return
     with torch.random.fork_rng(): # what a callback draws doesn't change the run
         answers = [callback(state["history"]) for callback in loop.callbacks]
-    state["stopped"] = any(answer is True for answer in answers)
+    state["stopped"] = state["stopped"] or any(answer is True for answer in answers)
 
 # %% ../nbs/05_training.ipynb #a72f1c79
 def validate(loop: Loop) -> None:
@@ -446,6 +446,8 @@ def check_rows(loss: TaskLoss, plan: Plan, validation: dict, settings: Settings,
     for name, rows in [*plan.rows.items(), *validation.items()]:
         model, task = loss.of(name)
         task.check(model, rows)
+        if metrics and not task.predict and name in validation:
+            raise InputError(f"task {name!r} – makes no predictions – leave metric out")
     known = ["loss", *metrics]
     if validation and settings.metric_for_best_model not in known:
         problem = f"metric_for_best_model {settings.metric_for_best_model} – is not measured here"

@@ -340,6 +340,21 @@ def test_best_by_a_metric_and_only_by_what_is_measured():
         fit(new("classes", "gpt2"), train, validation, metric_for_best_model="accuracy", **settings)
 
 
+def test_a_metric_needs_predictions():
+    rows, (made, _) = rows_of("tags"), TASKS["tags"]
+    with pytest.raises(InputError, match="makes no predictions – leave metric out"):
+        fit(new("tags", "bert"), rows, rows, task=made, metric=max, **USUAL)
+
+
+def test_one_of_two_validations_may_end_a_run():
+    models = torch.nn.ModuleDict({name: new("classes", "gpt2") for name in "ab"})
+    plan = Plan(4, 1, lambda step: [("a", rows_of("classes", 2))], {})
+    def stop(history): return (history[-1]["split"], history[-1]["task"]) == ("validation", "a")
+    validation = {name: rows_of("classes", 4) for name in "ab"}
+    history = fit(models, lambda settings: plan, validation, callbacks=[stop], **USUAL)
+    assert history["split"].tolist() == ["train", "validation", "validation"]
+
+
 # resumed
 
 def cut(at, what=KeyboardInterrupt):
