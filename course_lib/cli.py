@@ -304,7 +304,7 @@ def timed(f) -> float:
 
 # %% ../nbs/c_command_line.ipynb #eddb3e04
 Part = Annotated[Optional[str], typer.Argument(
-    help="training, prediction, optimizers, memory, imports or growth; all by default.")]
+    help="training, prediction, optimizers, memory, peers, imports or growth; all by default.")]
 
 @app.command()
 def bench(name: Part = None,

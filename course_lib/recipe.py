@@ -36,7 +36,7 @@ class Settings:
     max_grad_norm: float | None = setting(1.0, 0, 1e9, "clip the gradient there; 0 for never")
     load_best_model_at_end: bool = setting(
         True, help="keep the weights of the best validation, not the last ones")
-    metric_for_best_model: str = setting("loss", help="what the best validation is known by")
+    metric_for_best_model: str = setting("loss", help="loss, or accuracy where classes are told")
     seed: int = setting(0, 0, 2**31, "of the order of rows, of dropout, of a new head")
     device: str | None = setting(None, help="cpu, cuda or mps; the best one by default")
     bf16: bool | None = setting(

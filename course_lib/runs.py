@@ -36,7 +36,7 @@ from .files import (
     exists, find_file, is_hub_name, read_json_file, write_atomically, write_json, writing)
 from .models import body_linears, load, quiet, read_by_head
 from .recipe import (
-    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts)
+    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, unknown)
 from .show import figure_png
 from .tokens import tokenize
 from .training import (
@@ -96,6 +96,9 @@ def fine_tune(recipe: Recipe, out, # the run folder
     out = Path(out)
     task = TASKS[recipe.task]
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
+    known = ["loss", *(task.metrics or {})]
+    if recipe.metric_for_best_model not in known:
+        raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
     splits, model, tokenizer = prepare(recipe)
     settings = pick_settings(recipe)
     written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
