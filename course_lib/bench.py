@@ -422,16 +422,16 @@ def by_lightning(train: dict, learning_rate: float, epochs: int = 3):
 def by_setfit(train: dict, max_steps: int): # -1 for all pairs once
     "SetFit with minilm, its defaults but for a limit of steps."
     import tempfile
+    import setfit
     import torch
     from datasets import Dataset
-    from setfit import SetFitModel, Trainer, TrainingArguments
     from course_lib.models import find_model
     from course_lib.training import fast_bfloat16
-    model = SetFitModel.from_pretrained(find_model("minilm"))
-    settings = TrainingArguments(tempfile.mkdtemp(), max_steps=max_steps, report_to="none",
-                                 save_strategy="no", logging_strategy="no",
-                                 show_progress_bar=False)
-    trainer = Trainer(model, settings, train_dataset=Dataset.from_dict(train))
+    model = setfit.SetFitModel.from_pretrained(find_model("minilm"))
+    settings = setfit.TrainingArguments(
+        tempfile.mkdtemp(), max_steps=max_steps, report_to="none", save_strategy="no",
+        logging_strategy="no", show_progress_bar=False)
+    trainer = setfit.Trainer(model, settings, train_dataset=Dataset.from_dict(train))
 
     def learn():
         fast = fast_bfloat16(torch.device("cpu"))

@@ -61,7 +61,8 @@ def test_the_main_job_writes_the_whole_folder(first_run):
         for m in scores.values():
             assert set(m) == {"value", "low", "high"} and m["low"] <= m["value"] <= m["high"]
     history = pd.read_csv(out / "history.csv")
-    columns = ["step", "epoch", "split", "loss", "learning_rate", "tokens", "seconds"]
+    columns = ["step", "epoch", "split", "loss", "learning_rate", "tokens", "seconds",
+               "accuracy"]
     assert list(history.columns) == columns
     train = history.loc[history["split"] == "train", "loss"]
     assert train.tail(30).mean() < train.head(30).mean() - 0.2, "the loss must fall"
