@@ -4,7 +4,6 @@ import ast
 import copy
 import math
 import re
-import re
 
 import pytest
 import torch
