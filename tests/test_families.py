@@ -37,6 +37,7 @@ LAPTOP = {"memory": 8e9, "flops": 50e9}
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
+    torch.manual_seed(0)
     return {family: tiny_folder(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
 
 
@@ -196,7 +197,7 @@ def test_it_learns_and_is_saved(case, tmp_path):
     weights = copy.deepcopy(model.state_dict())
     truth = torch.tensor(rows["labels"])
     history = fit(
-        model, rows, epochs=3, batch_size=8, learning_rate=3e-3, device="cpu", bf16=False,
+        model, rows, epochs=8, batch_size=8, learning_rate=3e-3, device="cpu", bf16=False,
         progress=False,
     )
     after = predict_logits(model, rows)
