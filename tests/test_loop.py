@@ -166,6 +166,14 @@ class SameBatches(Trainer):
         return loss
 
 
+def arguments_for(folder):
+    "Two epochs, three batches of four a step."
+    return TrainingArguments(
+        folder, num_train_epochs=2, per_device_train_batch_size=4, gradient_accumulation_steps=3,
+        learning_rate=1e-3, weight_decay=0.1, warmup_steps=1, max_grad_norm=1.0,
+        save_strategy="no", remove_unused_columns=False, disable_tqdm=True, use_cpu=True)
+
+
 def sum_over_targets(shift):
     "What Trainer is to compute: the sum over a part's targets, divided by those of the whole step."
     def loss(outputs, labels, num_items_in_batch=None):
@@ -185,11 +193,7 @@ def test_trainer_with_parts_of_unequal_targets(tmp_path, task, family):
     ours, theirs = new(task, family), new(task, family)
     settings = {**USUAL, "epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 3}
     history = fit(ours, rows, task=made, weight_decay=0.1, warmup_ratio=0.25, **settings)
-    arguments = TrainingArguments(
-        tmp_path, num_train_epochs=2, per_device_train_batch_size=4, gradient_accumulation_steps=3,
-        learning_rate=1e-3, weight_decay=0.1, warmup_steps=1, max_grad_norm=1.0,
-        save_strategy="no", remove_unused_columns=False, disable_tqdm=True, use_cpu=True)
-    trainer = SameBatches(theirs, arguments, train_dataset=rows,
+    trainer = SameBatches(theirs, arguments_for(tmp_path), train_dataset=rows,
                           data_collator=lambda part: made.collate(theirs, part),
                           compute_loss_func=sum_over_targets(task == "next"))
     trainer.train()
@@ -198,6 +202,29 @@ def test_trainer_with_parts_of_unequal_targets(tmp_path, task, family):
     assert torch.allclose(torch.tensor(train_losses(history)), wanted, atol=1e-5)
     weights = zip(ours.parameters(), theirs.parameters())
     assert sum(int(((p - q).abs() > 1e-4).sum()) for p, q in weights) < 40
+
+
+class SpanTrainer(SameBatches):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        out = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        outside = inputs["attention_mask"] == 0
+        start, end = (z.masked_fill(outside, -1e9) for z in (out.start_logits, out.end_logits))
+        return (cross_entropy(start, inputs["start"]) + cross_entropy(end, inputs["end"])) / 2
+
+
+@pytest.mark.parametrize("family", FAMILIES["spans"])
+def test_trainer_on_answer_spans(tmp_path, family):
+    "An answer is one target whatever its length, so the parts of a step weigh the same."
+    rows, (made, _) = rows_of("spans"), TASKS["spans"]
+    ours, theirs = new("spans", family), new("spans", family)
+    theirs.accepts_loss_kwargs = False # else Trainer believes that the loss divides by all parts
+    settings = {**USUAL, "epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 3}
+    history = fit(ours, rows, task=made, weight_decay=0.1, warmup_ratio=0.25, **settings)
+    trainer = SpanTrainer(theirs, arguments_for(tmp_path), train_dataset=rows,
+                          data_collator=lambda part: made.collate(theirs, part))
+    trainer.train()
+    wanted = torch.tensor(trainer.parts).view(-1, 3).sum(1)
+    assert torch.allclose(torch.tensor(train_losses(history)), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("task, family", CASES)
