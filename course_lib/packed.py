@@ -194,7 +194,7 @@ def unpadded_attention(module, query, key, value, attention_mask=None,
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     seen = seen_by(filled, causal, sliding_window)
     forbidden = torch.zeros(seen.shape, device=query.device).masked_fill(~seen, -math.inf)
-    forbidden[~seen.any(-1)] = 0 # a place outside the texts may look anywhere: nobody reads it
+    forbidden[~seen.any(-1)] = 0 # a softmax over nothing but -inf would be nan; nobody reads these
     query, key, value = (lay_out(t, filled) for t in (query, key, value))
     shared = query.shape[1] // key.shape[1] # queries that use the same key
     if shared > 1: key, value = (t.repeat_interleave(shared, 1) for t in (key, value))

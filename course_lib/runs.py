@@ -7,13 +7,14 @@ __all__ = ['ADAPTER_CARD', 'CLASSIFIER_USE', 'TASKS', 'CARD', 'record', 'environ
            'pick_settings', 'kept_weights', 'add_peft_lora', 'head_parts', 'save_adapter_folder', 'write_text',
            'read_splits', 'read_labelled', 'count_classes', 'match_classes', 'reorder', 'right_share',
            'as_probabilities', 'report', 'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict',
-           'classify_texts', 'verdict', 'describe_classifier', 'write_run', 'save_model', 'score_table', 'table_cell',
-           'model_card', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts', 'training_rows',
-           'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'classify_texts', 'verdict', 'describe_classifier', 'RunTask', 'write_run', 'save_model', 'score_table',
+           'table_cell', 'model_card', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts',
+           'training_rows', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import platform, shutil, warnings
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import datasets, tokenizers, transformers
@@ -39,8 +40,9 @@ from .recipe import (
     LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, unknown)
 from .show import figure_png
 from .tokens import tokenize
-from .training import (
-    classification, describe_history, fast_bfloat16, fit, pick_device, plot_history, predict_logits)
+from course_lib.training import (
+    Task, classification, describe_history, fast_bfloat16, fit, pick_device, plot_history,
+    predict_logits)
 
 # %% ../nbs/06_runs.ipynb #53c8faee
 def record(recipe: Recipe, splits: DatasetDict, model) -> dict: # the content of recipe.json
@@ -94,37 +96,37 @@ def fine_tune(recipe: Recipe, out, # the run folder
 
     Raises InputError before anything is written if the input can't be used."""
     out = Path(out)
-    task = TASKS[recipe.task]
+    asked = TASKS[recipe.task]
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
-    known = ["loss", *(task.metrics or {})]
+    known = ["loss", *asked.metrics]
     if recipe.metric_for_best_model not in known:
         raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
     splits, model, tokenizer = prepare(recipe)
     settings = pick_settings(recipe)
     written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
     if resume and exists(out / "README.md"): return read_json_file(out / "metrics.json")
-    features = task.features(splits, tokenizer, recipe.max_length)
-    history = fit(model, features["train"], features["validation"], task=task, settings=settings,
-                  metric=task.metrics, checkpoint=out / "checkpoint", resume=resume,
-                  progress=progress)
+    features = asked.features(splits, tokenizer, recipe.max_length)
+    history = fit(model, features["train"], features["validation"], task=asked.task,
+                  settings=settings, metric=asked.metrics, checkpoint=out / "checkpoint",
+                  resume=resume, progress=progress)
     written["kept"] = kept_weights(history, settings)
     if recipe.lora_rank:
         save_adapter_folder(out / "adapter", model, recipe)
         model = model.merge_and_unload()
     name, rows = open_test(splits, written)
-    predictions, _ = task.predict(model, features[name])
-    metrics = {"split": name, **task.score(rows, predictions, splits["train"], written)}
+    predictions, _ = asked.task.predict(model, features[name])
+    metrics = {"split": name, **asked.score(rows, predictions, splits["train"], written)}
     write_run(out, written, history, metrics, rows, predictions, model, tokenizer)
     return metrics
 
 # %% ../nbs/06_runs.ipynb #9c73dbc3
 def prepare(recipe: Recipe) -> tuple: # (splits, model, tokenizer)
     "The rows and the model of a recipe, with the classes in the same order."
-    task = TASKS[recipe.task]
-    splits = task.read(asdict(recipe))
-    names = list(task.classes(splits["train"])) or None
+    asked = TASKS[recipe.task]
+    splits = asked.read(asdict(recipe))
+    names = list(asked.classes(splits["train"])) or None
     model, tokenizer = load(recipe.model, recipe.task, names, recipe.seed)
-    splits = task.match(splits, list(model.config.id2label.values()))
+    splits = asked.match(splits, list(model.config.id2label.values()))
     if recipe.lora_rank: model = add_peft_lora(model, recipe.lora_rank, recipe.seed)
     return splits, model, tokenizer
 
@@ -353,8 +355,25 @@ def describe_classifier(recipe: dict, metrics: dict) -> dict: # what the card sa
     return {"does": f"Gives a text one of the labels {labels}.", "verdict": verdict(metrics),
             "use": CLASSIFIER_USE.format(max_length=recipe["max_length"])}
 
+# %% ../nbs/06_runs.ipynb #b97e5ecf
+@dataclass(frozen=True)
+class RunTask:
+    "A task, and what a run folder asks about it."
+    task: Task # what the loop knows of it (chapter 5)
+    read: Callable # recipe (a dict) -> splits; rows have `text`
+    read_more: Callable # (recipe, data, class names) -> (name, rows), to be scored
+    classes: Callable # rows -> {name of an output: its rows}; {} without classes
+    match: Callable # (splits, names of the model's outputs) -> splits in that order
+    features: Callable # (splits, tokenizer, max_length) -> what the model reads
+    metrics: dict # {column of the history: function of predictions and labels}
+    score: Callable # (rows, predictions, training rows, recipe) -> metrics.json
+    compare: Callable # (rows, two predictions, their class names) -> differences
+    figures: Callable # (rows, predictions) -> {file name: (figure, alt text)}
+    answer: Callable # (model, tokenizer, recipe, texts, batch_size) -> dicts
+    card: Callable # (recipe, metrics) -> {"does", "verdict", "use"}, Markdown
+
 # %% ../nbs/06_runs.ipynb #c03523e4
-TASKS = {"text-classification": replace(
+TASKS = {"text-classification": RunTask(
     classification, read=read_splits, read_more=read_labelled, classes=count_classes,
     match=match_classes, features=tokenize, metrics={"accuracy": right_share},
     score=score_classes, compare=compare_classes, figures=draw_classes, answer=classify_texts,
@@ -495,8 +514,8 @@ def predict_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) 
 # %% ../nbs/06_runs.ipynb #738da0a3
 def training_rows(recipe: dict) -> Dataset | None: # None if they are gone or have changed
     "The rows that a run was trained on, read again from where they were."
-    task = TASKS[recipe["task"]]
-    try: train = task.match(task.read(recipe), list(recipe["classes"]))["train"]
+    asked = TASKS[recipe["task"]]
+    try: train = asked.match(asked.read(recipe), list(recipe["classes"]))["train"]
     except InputError: return None
     return train if fingerprint(train) == recipe["fingerprints"]["train"] else None
 
@@ -508,9 +527,9 @@ def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, d
 
 def predictions_of(model, tokenizer, recipe: dict, rows: Dataset):
     "What a loaded run says to rows."
-    task = TASKS[recipe["task"]]
-    features = task.features(DatasetDict(rows=rows), tokenizer, recipe["max_length"])
-    return task.predict(model, features["rows"])[0]
+    asked = TASKS[recipe["task"]]
+    features = asked.features(DatasetDict(rows=rows), tokenizer, recipe["max_length"])
+    return asked.task.predict(model, features["rows"])[0]
 
 def count_seen(rows: Dataset, train: Dataset | None) -> int | None:
     "How many rows were trained on; None if that can't be known."

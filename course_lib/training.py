@@ -112,18 +112,6 @@ class Task:
     length: Callable = tokens_read # row -> the number of tokens in it
     check: Callable = nothing_to_check # (model, rows) -> InputError before the first step
     predict: Callable | None = None # (model, rows) -> (predictions, labels), for a metric
-    # What a run folder asks besides (chapter 6); a task that is only trained needs none of it.
-    read: Callable | None = None # recipe (a dict) -> splits; rows have `text`
-    read_more: Callable | None = None # (recipe, data, class names) -> (name, rows), to be scored
-    classes: Callable | None = None # rows -> {name of an output: its rows}; {} without classes
-    match: Callable | None = None # (splits, names of the model's outputs) -> splits in that order
-    features: Callable | None = None # (splits, tokenizer, max_length) -> what the model reads
-    metrics: dict | None = None # {column of the history: function of predictions and labels}
-    score: Callable | None = None # (rows, predictions, training rows, recipe) -> metrics.json
-    compare: Callable | None = None # (rows, two predictions, their class names) -> differences
-    figures: Callable | None = None # (rows, predictions) -> {file name: (figure, alt text)}
-    answer: Callable | None = None # (model, tokenizer, recipe, texts, batch_size) -> dicts
-    card: Callable | None = None # (recipe, metrics) -> {"does", "verdict", "use"}, Markdown
 
 # %% ../nbs/05_training.ipynb #ea254c91
 def classification_loss(model: PreTrainedModel, batch: dict) -> tuple: # (loss in nats, {})

@@ -74,8 +74,8 @@ def compare_ratings(rows, predictions, names):
 def describe_ratings(recipe, metrics):
     return {"does": "Gives a text a number.", "verdict": "Nearer is better.", "use": "Ask it."}
 
-RATING = Task(
-    "rating", rating_loss, predict=predict_ratings, read=runs.read_splits,
+RATING = runs.RunTask(
+    Task("rating", rating_loss, predict=predict_ratings), read=runs.read_splits,
     read_more=lambda recipe, data, names: runs.read_labelled(recipe, data, ["bad", "good"]),
     classes=one_number, match=as_they_are, features=with_ratings, metrics={"distance": distance},
     score=score_ratings, compare=compare_ratings, figures=draw_ratings, answer=rate_texts,
