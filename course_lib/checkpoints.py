@@ -55,7 +55,7 @@ def newest_checkpoint(folder) -> Path | None: # None if there is no checkpoint
             print(f"note: {path} is damaged, the checkpoint before it is used", file=sys.stderr)
     if found and not whole:
         problem = f"{folder} – all checkpoints are damaged"
-        raise InputError(f"{problem} – start again with force=True")
+        raise InputError(f"{problem} – start again in an empty folder")
     return whole[0] if whole else None
 
 def load_checkpoint(folder, model: torch.nn.Module, optimizer, schedule) -> tuple | None:
@@ -68,7 +68,7 @@ def load_checkpoint(folder, model: torch.nn.Module, optimizer, schedule) -> tupl
             part.load_state_dict(state[name])
     except Exception as e: # of another model, or another program's file
         problem = f"{path} – can't be continued from ({type(e).__name__}: {str(e)[:80]})"
-        raise InputError(f"{problem} – start again with force=True") from e
+        raise InputError(f"{problem} – start again in an empty folder") from e
     random_state(next(model.parameters()).device, state["random"])
     return state["progress"], state["best"]
 

@@ -6,7 +6,7 @@
 __all__ = ['LAYERS', 'FILLED', 'UNPADDED', 'places', 'Spread', 'Collect', 'dropout', 'chance', 'attention', 'mix', 'norm',
            'linear', 'layer_forward', 'packed_logits', 'untouched', 'as_built', 'packable', 'lay_out', 'seen_by',
            'unpadded_attention', 'body_of', 'take_padding_out', 'put_padding_back', 'unpadded',
-           'can_do_without_padding', 'read']
+           'can_do_without_padding', 'worth_it', 'read']
 
 # %% ../nbs/03_packed.ipynb #7f1aa039
 import inspect, math
@@ -259,9 +259,15 @@ def can_do_without_padding(model: torch.nn.Module) -> bool:
     usual = getattr(body.config, "_attn_implementation", None) in ("sdpa", "eager")
     return known and usual and all(map(untouched, body.modules()))
 
+def worth_it(mask: torch.Tensor) -> bool:
+    "Whether at least a tenth of a batch is padding, all of it behind the texts."
+    behind = (mask[:, 1:] <= mask[:, :-1]).all()
+    return bool(behind) and mask.float().mean().item() < 0.9
+
 def read(model: torch.nn.Module, batch: dict): # a ModelOutput, as the model gives it
     "What the library's model says to a padded batch, without padding inside where that pays."
     inputs = {k: v for k, v in batch.items() if k != "labels"}
-    worth_it = batch["attention_mask"].float().mean() < 0.9
-    if not worth_it or not can_do_without_padding(model): return model(**inputs)
+    usual = set(inputs) <= {"input_ids", "attention_mask", "token_type_ids"}
+    if not usual or not worth_it(batch["attention_mask"]): return model(**inputs)
+    if not can_do_without_padding(model): return model(**inputs)
     with unpadded(model): return model(**inputs)

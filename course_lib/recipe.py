@@ -8,6 +8,7 @@ __all__ = ['LEARNING_RATES', 'PRESETS', 'RUN_FILES', 'setting', 'Settings', 'che
 
 # %% ../nbs/c_recipe.ipynb #29cc0921
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 
 from .errors import InputError
@@ -37,6 +38,8 @@ class Settings:
     load_best_model_at_end: bool = setting(
         True, help="keep the weights of the best validation, not the last ones")
     metric_for_best_model: str = setting("loss", help="loss, or accuracy where classes are told")
+    greater_is_better: bool | None = setting(
+        None, help="whether more of it is better; by default of all but losses")
     seed: int = setting(0, 0, 2**31, "of the order of rows, of dropout, of a new head")
     device: str | None = setting(None, help="cpu, cuda or mps; the best one by default")
     bf16: bool | None = setting(
@@ -53,10 +56,11 @@ def check_settings(settings) -> None:
         choices, low, high = known["choices"], known["low"], known["high"]
         if choices and value not in choices: raise unknown(f.name, value, choices)
         if low is None: continue
-        whole = "float" not in str(f.type)
-        if whole and not isinstance(value, int):
-            raise InputError(f"{f.name} {value} – is not a whole number – give one")
-        if not isinstance(value, (int, float)) or not low <= value <= high:
+        kind = Real if "float" in str(f.type) else Integral
+        if not isinstance(value, kind):
+            what = "a number" if kind is Real else "a whole number"
+            raise InputError(f"{f.name} {value!r} – is not {what} – give one")
+        if not low <= value <= high:
             raise InputError(f"{f.name} {value} – is not between {low} and {high:,}")
 
 def check_names(labels: list | None) -> None:
@@ -173,4 +177,4 @@ def check_run(run) -> None:
         advice = "give the folder that a run was written to"
         raise InputError(f"{run} – is no run folder (it has no recipe.json) – {advice}")
     if not is_folder(Path(run) / "model"):
-        raise InputError(f"{run} – has no model yet – finish the run with resume=True")
+        raise InputError(f"{run} – has no model yet – the run was cut off; resume it first")

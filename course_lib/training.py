@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['classification', 'fit', 'make_batch', 'batch_logits', 'predict_logits', 'column', 'training_step', 'one_target',
            'tokens_read', 'nothing_to_check', 'Task', 'classification_loss', 'predict_classes', 'check_labels', 'Plan',
-           'over_rows', 'TaskLoss', 'weighted_losses', 'mean_loss', 'pick_device', 'fast_bfloat16', 'Loop', 'take_step',
-           'Diverged', 'add_row', 'validate', 'is_better', 'changing', 'put_back', 'begin_state', 'save', 'run',
-           'recent_loss', 'choose_steps', 'check_rows', 'show_settings', 'plot_history', 'describe_history',
-           'early_stopping', 'csv_logger', 'live_plot', 'tensorboard_logger']
+           'fingerprint_of', 'over_rows', 'TaskLoss', 'weighted_losses', 'mean_loss', 'pick_device', 'fast_bfloat16',
+           'Loop', 'take_step', 'Diverged', 'add_row', 'validate', 'is_better', 'changing', 'same_weights', 'put_back',
+           'begin_state', 'save', 'run', 'recent_loss', 'choose_steps', 'check_rows', 'show_settings', 'plot_history',
+           'describe_history', 'early_stopping', 'csv_logger', 'live_plot', 'tensorboard_logger']
 
 # %% ../nbs/05_training.ipynb #55c97f08
 import hashlib, inspect, json, math, time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
@@ -123,8 +125,7 @@ def predict_classes(model: PreTrainedModel, rows: Dataset) -> tuple: # (logits, 
     return predict_logits(model, rows), torch.tensor(column(rows, "labels"))
 
 def check_labels(model: PreTrainedModel, rows: Dataset) -> None:
-    "Raise InputError before the first step if a label has no output, or if there are no rows."
-    if len(rows) == 0: raise InputError("a split has no rows – nothing to train or validate on")
+    "Raise InputError before the first step if a label has no output."
     outputs, labels = model.config.num_labels, column(rows, "labels")
     wrong = next((l for l in (min(labels), max(labels)) if not 0 <= l < outputs), None)
     if wrong is None: return
@@ -145,13 +146,20 @@ class Plan:
     mark: str = "" # what else tells this plan from another
 
     def fingerprint(self) -> str: # 16 hexadecimal digits
-        "A hash of the rows and the mark: equal for equal plans (SHA-256, shortened)."
-        digest = hashlib.sha256(f"{self.steps} {self.mark}".encode())
-        for name, rows in self.rows.items():
-            digest.update(name.encode())
-            for row in rows: digest.update(json.dumps(row, sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        "A hash that is equal for equal plans."
+        return fingerprint_of(self.rows, f"{self.steps} {self.mark}")
 
+def fingerprint_of(rows: dict, mark: str = "") -> str: # of {name of a task: rows}
+    "A hash that is equal for equal rows (SHA-256, shortened)."
+    digest = hashlib.sha256(mark.encode())
+    for name, part in rows.items():
+        digest.update(name.encode())
+        for row in part: # tensors and arrays as lists
+            text = json.dumps(row, sort_keys=True, default=lambda value: value.tolist())
+            digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+# %% ../nbs/05_training.ipynb #db7811e1
 def over_rows(train, name: str = "task") -> Callable: # settings -> Plan
     "All rows, epoch after epoch, each time in another random order."
     def plan(settings: Settings) -> Plan:
@@ -200,7 +208,7 @@ def weighted_losses(loss: TaskLoss, parts: list, shown: dict): # yields parts of
     "The losses of the parts of a step, each with its share of the targets; fills `shown`."
     weights = [loss.weight(name, rows) for name, rows in parts]
     total = sum(weights)
-    if not total: raise InputError("a step – its rows have nothing to learn – leave them out")
+    if not total: raise InputError("its rows have nothing to learn – leave such rows out")
     for (name, rows), weight in zip(parts, weights):
         if not weight: continue
         part, more = loss(name, rows)
@@ -269,6 +277,7 @@ def take_step(loop: Loop) -> None:
     clip = loop.settings.max_grad_norm
     try: loss = training_step(loop.loss.model, losses, loop.optimizer, loop.schedule, clip)
     except FloatingPointError as e: raise Diverged(state["step"] + 1, e) from e
+    except InputError as e: raise InputError(f"step {state['step'] + 1} – {e}") from None
     state["step"] += 1
     for name, rows in parts: state["tokens"] += sum(map(loop.loss.of(name)[1].length, rows))
     state["seconds"] += time.perf_counter() - start
@@ -292,7 +301,8 @@ def add_row(loop: Loop, split: str, loss: float, learning_rate: float, more: dic
     if not loop.callbacks: return
     with torch.random.fork_rng(): # what a callback draws doesn't change the run
         answers = [callback(state["history"]) for callback in loop.callbacks]
-    state["stopped"] = state["stopped"] or any(answer is True for answer in answers)
+    enough = [answer for answer in answers if isinstance(answer, (bool, np.bool_))]
+    state["stopped"] = state["stopped"] or any(enough)
 
 # %% ../nbs/05_training.ipynb #a72f1c79
 def validate(loop: Loop) -> None:
@@ -307,42 +317,59 @@ def validate(loop: Loop) -> None:
     rows = loop.state["history"][-len(loop.validation):]
     name = loop.settings.metric_for_best_model
     value = sum(row[name] for row in rows) / len(rows)
-    if is_better(value, loop.state["best_value"], name):
+    greater = loop.settings.greater_is_better
+    if greater is None: greater = not name.endswith("loss")
+    if loop.best: same_weights(loop.loss.model, loop.best)
+    if is_better(value, loop.state["best_value"], greater):
         loop.state.update(best_value=value, best_step=loop.state["step"])
         if not loop.settings.load_best_model_at_end: return
         loop.best = {k: v.detach().cpu().clone() for k, v in changing(loop.loss.model).items()}
 
-def is_better(value: float, than: float | None, name: str) -> bool:
-    "Whether a validation is better: a loss that is smaller, any other value that is greater."
+def is_better(value: float, than: float | None, greater: bool) -> bool:
+    "Whether a validation is better than the best before it, if there was one; nan never is."
     if math.isnan(value): return False
-    return than is None or (value < than if name.endswith("loss") else value > than)
+    return than is None or (value > than if greater else value < than)
 
 def changing(model: torch.nn.Module) -> dict: # {name: tensor}
     "What training changes in a model: trained weights, and its buffers."
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     return {**trained, **dict(model.named_buffers())}
 
+def same_weights(model: torch.nn.Module, weights: dict) -> None:
+    "Raise InputError if other weights are trained now than when these were copied."
+    if set(changing(model)) == set(weights): return
+    what = "load_best_model_at_end – weights were frozen or unfrozen during the run"
+    raise InputError(f"{what}, so the best can't be put back – pass load_best_model_at_end=False")
+
 @torch.no_grad()
 def put_back(model: torch.nn.Module, weights: dict) -> None:
-    "The reverse: weights that were put aside, into the model."
-    now = changing(model)
-    for name, weight in weights.items(): now[name].copy_(weight)
+    "The reverse: weights that were copied, into the model."
+    same_weights(model, weights)
+    for name, tensor in changing(model).items(): tensor.copy_(weights[name])
 
 # %% ../nbs/05_training.ipynb #161763d7
 def begin_state(loop: Loop, resume: bool) -> None:
     "The progress of a new run, or of a checkpoint; InputError if that was begun otherwise."
     settings = {k: v for k, v in asdict(loop.settings).items() if k != "device"}
-    identity = {**settings, "plan": loop.plan.fingerprint() if loop.checkpoint else ""}
+    identity = dict(settings)
+    if loop.checkpoint:
+        identity["plan"] = loop.plan.fingerprint()
+        identity["validation"] = fingerprint_of(loop.validation)
     loop.state = {"step": 0, "tokens": 0, "seconds": 0.0, "history": [], "stopped": False,
                   "best_value": None, "best_step": None, "identity": identity}
+    if not loop.checkpoint: return
+    if not resume and any(Path(loop.checkpoint).glob("*-*.pt")):
+        ways = "pass resume=True to go on with it, or give an empty folder"
+        raise InputError(f"{loop.checkpoint} – holds the checkpoints of a run – {ways}")
     parts = (loop.loss.model, loop.optimizer, loop.schedule)
-    found = load_checkpoint(loop.checkpoint, *parts) if resume and loop.checkpoint else None
+    found = load_checkpoint(loop.checkpoint, *parts) if resume else None
     if not found: return
     loop.state, loop.best = found
     for name, value in identity.items():
         old = loop.state["identity"].get(name)
         if old == value: continue
         if name == "plan": what = "was begun on other rows"
+        elif name == "validation": what = "was begun with other validation rows"
         else: what = f"was begun with {name} = {old}, now it is {value}"
         raise InputError(f"{loop.checkpoint} – {what} – use the same, or another folder")
 
@@ -400,6 +427,8 @@ def fit(model: torch.nn.Module, # a PreTrainedModel, or a ModuleDict of them; tr
     settings = replace(settings or Settings(), **changes)
     model.to(pick_device(settings.device))
     device = next(model.parameters()).device
+    if any(p.dtype == torch.float16 for p in model.parameters()):
+        raise InputError("model – has weights of 16 bits – load it with dtype=torch.float32")
     if settings.bf16 is None: settings = replace(settings, bf16=fast_bfloat16(device))
     loss = TaskLoss(model, task, settings.bf16)
     looked_at = validation if isinstance(validation, dict) else {"task": validation}
@@ -431,8 +460,13 @@ def choose_steps(model, settings: Settings, steps: int, optimizer, schedule) -> 
 
 def check_rows(loss: TaskLoss, plan: Plan, validation: dict, settings: Settings, metrics: dict):
     "Raise InputError for what would fail after the first epoch, or never be noticed."
+    single = not isinstance(loss.task, dict) and not isinstance(loss.model, torch.nn.ModuleDict)
+    if single and len(validation) > 1:
+        names = ", ".join(validation)
+        raise InputError(f"validation – holds several parts ({names}) – give the rows of one")
     for name, rows in [*plan.rows.items(), *validation.items()]:
         model, task = loss.of(name)
+        if not len(rows): raise InputError("a split has no rows – nothing to train or validate on")
         task.check(model, rows)
         if metrics and not task.predict and name in validation:
             raise InputError(f"task {name!r} – makes no predictions – leave metric out")

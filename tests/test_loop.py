@@ -382,6 +382,51 @@ def test_one_of_two_validations_may_end_a_run():
     assert history["split"].tolist() == ["train", "validation", "validation"]
 
 
+def test_which_way_a_metric_is_better():
+    train, validation = turning()
+    def steps_taken(logits, labels): return float(len(seen))
+    seen = []
+    def count(history): seen.extend(history[-1:])
+    history = fit(new("classes", "gpt2"), train, validation, epochs=3, batch_size=8,
+                  metric=steps_taken, callbacks=[count], metric_for_best_model="steps_taken",
+                  greater_is_better=False, **USUAL)
+    assert history.attrs["kept"] == 3, "the first one"
+
+
+def test_weights_frozen_on_the_way_can_not_be_put_back():
+    train, validation = turning()
+    model = new("classes", "gpt2")
+    def freeze(history): model.transformer.wte.requires_grad_(len(history) < 6)
+    settings = {**USUAL, "epochs": 3, "batch_size": 8, "callbacks": [freeze]}
+    with pytest.raises(InputError, match="frozen or unfrozen .* load_best_model_at_end=False"):
+        fit(model, train, validation, **settings)
+    fit(new("classes", "gpt2"), train, validation, load_best_model_at_end=False, **settings)
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(validation=[]), "no rows"), (dict(train=[]), "no rows"),
+    (dict(validation={"train": rows_of("tags"), "test": rows_of("tags")}), "holds several parts"),
+])
+def test_rows_that_can_not_be_meant(change, words):
+    given = {"train": rows_of("tags"), "validation": rows_of("tags"), **change}
+    with pytest.raises(InputError, match=words):
+        fit(new("tags", "bert"), task=TASKS["tags"][0], **given, **USUAL)
+
+
+def test_half_precision_weights_are_refused():
+    with pytest.raises(InputError, match="16 bits – load it with dtype=torch.float32"):
+        fit(new("classes", "gpt2").half(), rows_of("classes"), **USUAL)
+
+
+def test_arrays_as_rows(tmp_path):
+    rows = rows_of("classes", 8)
+    arrays = [{k: torch.tensor(v) for k, v in row.items()} for row in rows]
+    a, b = new("classes", "gpt2"), new("classes", "gpt2")
+    fit(a, rows, epochs=1, batch_size=4, **USUAL)
+    fit(b, arrays, epochs=1, batch_size=4, checkpoint=tmp_path, **USUAL)
+    assert same(a, b)
+
+
 # resumed
 
 def cut(at, what=KeyboardInterrupt):
@@ -427,6 +472,17 @@ def test_other_rows_are_refused(tmp_path):
         fit(new("classes", "gpt2"), rows_of("classes"), callbacks=[cut(4)], **settings)
     with pytest.raises(InputError, match="was begun on other rows"):
         fit(new("classes", "gpt2"), rows_of("classes", seed=1), resume=True, **settings)
+
+
+def test_other_validation_rows_are_refused_and_so_is_a_folder_in_use(tmp_path):
+    rows, settings = rows_of("classes"), {**USUAL, "epochs": 2, "batch_size": 8}
+    settings["checkpoint"] = tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        fit(new("classes", "gpt2"), rows, rows[:5], callbacks=[cut(4)], **settings)
+    with pytest.raises(InputError, match="was begun with other validation rows"):
+        fit(new("classes", "gpt2"), rows, rows[5:], resume=True, **settings)
+    with pytest.raises(InputError, match="holds the checkpoints of a run – pass resume=True"):
+        fit(new("classes", "gpt2"), rows, rows[:5], **settings)
 
 
 # plans and settings

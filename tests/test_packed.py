@@ -11,7 +11,8 @@ from transformers import (AutoConfig, AutoModelForQuestionAnswering,
 
 from course_lib.models import load
 from course_lib.packed import (
-    UNPADDED, can_do_without_padding, chance, dropout, packable, packed_logits, places, unpadded)
+    UNPADDED, can_do_without_padding, chance, dropout, packable, packed_logits, places, read,
+    unpadded)
 from course_lib.tokens import length_grouped_batches, pack_batch, pad_batch
 from course_lib.training import batch_logits, make_batch
 
@@ -233,3 +234,19 @@ def test_an_error_inside_leaves_the_model_as_it_was():
         model(input_ids=batch["input_ids"] + 1000, attention_mask=batch["attention_mask"])
     with torch.inference_mode(): assert answers_of(model, batch).isfinite().all()
     assert can_do_without_padding(model)
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda batch: batch["attention_mask"].copy_(batch["attention_mask"].flip(1)),
+    lambda batch: batch["attention_mask"][0, 1].zero_(),
+    lambda batch: batch.update(output_hidden_states=True),
+])
+def test_what_is_not_usual_goes_the_librarys_way(spoil):
+    "Padding before the texts, holes in a mask, further wishes."
+    model, batch = made("gpt2", "tags"), pad_batch(some([5, 9, 2, 20]), 0)
+    del batch["labels"]
+    spoil(batch)
+    with torch.inference_mode():
+        wanted, found = model(**batch), read(model, batch)
+    assert torch.equal(wanted.logits, found.logits)
+    if found.hidden_states: assert found.hidden_states[1].shape[:2] == batch["input_ids"].shape

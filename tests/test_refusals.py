@@ -111,7 +111,7 @@ def test_the_commands_say_their_own_options(place, capfd):
     (place / "a.csv").write_bytes("text,label\ncafé,x\nB,y\n".encode("latin-1"))
     with pytest.raises(SystemExit): main(["audit", "--data", "a.csv"])
     assert "pass --encoding cp1252" in capfd.readouterr().err
-    assert "finish the run with resume=True" in refusal("predict", "run", "A", capfd=capfd)
+    assert "the run was cut off; resume it first" in refusal("predict", "run", "A", capfd=capfd)
     taken = refusal("fine-tune", "--data", "reviews", "--out", "run", capfd=capfd)
     assert "--resume" in taken and "--force" in taken and "--out FOLDER" in taken
 
