@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
-           'Texts', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'Version', 'HandedIn', 'Option', 'say', 'do_run',
-           'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
+           'Texts', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Version', 'HandedIn', 'Option', 'say',
+           'do_run', 'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
            'read_lines', 'compare', 'print_comparison', 'audit', 'pretrain', 'lab', 'doctor', 'measure_machine',
-           'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims', 'build', 'grade',
-           'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
+           'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims', 'record', 'build',
+           'grade', 'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import inspect, json, os, re, sys, time
@@ -342,6 +342,22 @@ def claims(name: Claim = None,
         print(f"{first['claim']}: {first['says']}")
         print(effects.to_string(index=False))
         print(f"{first['unit']} – {first['verdict']}\n")
+
+# %% ../nbs/c_command_line.ipynb #fa5f2927
+RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers": "inside",
+               "adapters": "adapters"} # table -> the module that makes it
+
+@app.command()
+def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],
+           minutes: Option(float, "Begin no run after that; run it again to go on.", min=0) = 1e6,
+           out: Option(Path, "Runs and tables are kept here.") = Path("runs/records")):
+    "Make a recorded table of the chapters again: minutes to an hour."
+    from importlib import import_module
+    if name not in RECORDED_BY: raise unknown("record", name, RECORDED_BY)
+    from course_lib.records import record as make
+    run, settings = import_module(f"course_lib.{RECORDED_BY[name]}").RECORDS[name]
+    make(name, run, settings, out, minutes, say)
+    print(f"table  {out / name}.csv")
 
 # %% ../nbs/c_command_line.ipynb #4e9bf19e
 Version = Annotated[str, typer.Argument(

@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from .data import InputError, hub_access, shipped
+from .download import PACKAGES, downloaded
 
 # %% ../nbs/03_models.ipynb #ede90d77
 TASKS = {"text-classification": AutoModelForSequenceClassification,
@@ -33,6 +34,7 @@ def find_model(name: str) -> str: # a folder, or the hub id as given
     if name in [folder.name for folder in shipped("models").iterdir() if folder.is_dir()]:
         return str(shipped("models") / name)
     if name == "minilm": return minilm_folder()
+    if name in PACKAGES: return str(downloaded(name))
     path = Path(name)
     if path.is_dir(): check_folder(name, path)
     elif path.is_file(): raise InputError(f"{name} – is a file – give the folder of a model")
