@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
-           'Texts', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Version', 'HandedIn', 'Option', 'say',
-           'do_run', 'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
-           'read_lines', 'compare', 'print_comparison', 'audit', 'pretrain', 'lab', 'doctor', 'measure_machine',
-           'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims', 'record', 'build',
-           'grade', 'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
+           'Texts', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature', 'TopP', 'NewTokens', 'Seed', 'Page',
+           'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Version', 'HandedIn', 'Option', 'say', 'do_run',
+           'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
+           'read_lines', 'generate', 'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison', 'audit',
+           'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine', 'product_speed', 'training_speed',
+           'timed', 'bench', 'claims', 'record', 'build', 'grade', 'grade_all', 'grade_one', 'in_options', 'running',
+           'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import inspect, json, os, re, sys, time
@@ -163,6 +165,61 @@ def read_lines(stream) -> list: # of texts
         what = f"byte 0x{e.object[e.start]:02X} in line {line} is not UTF-8"
         raise InputError(f"standard input – {what} – convert it first") from None
     return [t.removesuffix("\r") for t in text.removesuffix("\n").split("\n")]
+
+# %% ../nbs/c_command_line.ipynb #898d4bcf
+SPEAKERS = "tiny-gpt2, smollm2, a run, the folder of a model or a hub id."
+Writer = Annotated[str, typer.Argument(metavar="MODEL|RUN", help=SPEAKERS)]
+Talker = Annotated[str, typer.Argument(metavar="[MODEL|RUN]", help=SPEAKERS)]
+Beginning = Annotated[Optional[str], typer.Argument(
+    metavar="[TEXT | -]", help="The text to go on from; - or none for standard input.")]
+Temperature = Option(float, "0 takes the likeliest token each time, up to 2 is bolder.")
+TopP = Option(float, "Draw from the likeliest tokens that together have this probability.")
+NewTokens = Option(int, "Stop after so many tokens.")
+Seed = Option(int, "Same seed, same text.")
+
+@app.command()
+def generate(model: Writer, text: Beginning = None, temperature: Temperature = 0.7,
+             top_p: TopP = 0.9, max_new_tokens: NewTokens = 256, seed: Seed = 0):
+    "Continue a text; prints what follows it."
+    from course_lib.chat import Decoding, check_text, continue_text, find_speaker, load_speaker
+    decoding = vars(Decoding(temperature, top_p, max_new_tokens, seed))
+    find_speaker(model)
+    if text in (None, "-"): text = "\n".join(read_lines(sys.stdin))
+    check_text(text)
+    continue_text(*load_speaker(model), text, print_piece, **decoding)
+    print_piece("\n")
+
+def print_piece(piece: str) -> None:
+    "Print a piece of an answer at once."
+    try: print(piece, end="", flush=True)
+    except BrokenPipeError as e: end_in_order(e, [])
+
+# %% ../nbs/c_command_line.ipynb #1b41aec3
+@app.command()
+def chat(model: Talker = "smollm2", temperature: Temperature = 0.7, top_p: TopP = 0.9,
+         max_new_tokens: NewTokens = 256, seed: Seed = 0):
+    "Talk with a model: Ctrl-C stops an answer, /clear begins anew, /quit or Ctrl-D ends."
+    from course_lib.chat import Decoding, check_template, converse, find_speaker, load_speaker
+    decoding = vars(Decoding(temperature, top_p, max_new_tokens, seed))
+    find_speaker(model)
+    loaded = load_speaker(model)
+    check_template(model, loaded[1])
+    if os.isatty(0): say("Ctrl-C stops an answer, /clear begins anew, /quit or Ctrl-D ends")
+    converse(*loaded, typed_lines(), print_piece, lambda line: say(f"course: {line}"), **decoding)
+
+# %% ../nbs/c_command_line.ipynb #4b766bf1
+def typed_lines(): # yields lines, to the end of standard input
+    "What is typed, line by line; at a terminal with a prompt."
+    from importlib import import_module, util
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    typed, edited = os.isatty(0), os.isatty(0) and os.isatty(1)
+    if edited and util.find_spec("readline"): import_module("readline") # `input` then uses it
+    while True:
+        if typed and not edited: print("> ", end="", file=sys.stderr, flush=True)
+        try: line = input("> " if edited else "")
+        except EOFError: break
+        yield line
+    if typed: say("")
 
 # %% ../nbs/c_command_line.ipynb #887a31a8
 @app.command()
