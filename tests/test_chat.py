@@ -23,7 +23,7 @@ from course_lib.data import InputError
 from course_lib.download import cache_folder
 from course_lib.files import is_folder
 
-ANSWER = "Rain falls – softly – on old roofs 🙂 while nobody listens."
+ANSWER = " rain falls – softly on old roofs 🙂 while nobody listens." # as its tokenizer writes
 POSITIONS = 400
 TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
             "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
@@ -114,9 +114,10 @@ def test_pieces_are_the_text(tiny, text):
     tokenizer, pieces = tiny[1], []
     stream = streamer(tokenizer, pieces.append)
     stream.put(torch.tensor([[5, 6]]))                   # the prompt
-    for i in tokenizer(text, add_special_tokens=False)["input_ids"]: stream.put(torch.tensor([i]))
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for i in ids: stream.put(torch.tensor([i]))
     stream.end()
-    assert "".join(pieces) == text
+    assert "".join(pieces) == tokenizer.decode(ids) == f" {text}".replace("  ", " ")
 
 
 @pytest.mark.parametrize("temperature, top_p", [(0, 0.9), (0.7, 0.9), (1.0, 1.0), (1.5, 0.5)])
@@ -283,7 +284,7 @@ def start(*arguments, **streams):
     return subprocess.Popen(command, env=environment, **streams)
 
 
-@pytest.mark.parametrize("arguments", [["generate", "Rain"], ["chat"]])
+@pytest.mark.parametrize("arguments", [["generate", "rain"], ["chat"]])
 def test_a_closed_output_ends_it_quietly(endless, arguments):
     command, *rest = arguments
     process = start(command, endless, *rest, "--max-new-tokens", 90_000, stdin=subprocess.PIPE,
@@ -368,8 +369,8 @@ def test_ctrl_c_stops_the_answer_and_then_the_chat(endless):
     terminal.until("> ")
     for _ in range(2):
         terminal.type("Hello\n")
-        terminal.until("nobody listens.Rain falls")       # it is seen while it goes on
-        terminal.until("nobody listens.Rain falls")
+        terminal.until("nobody listens. rain falls")       # it is seen while it goes on
+        terminal.until("nobody listens. rain falls")
         assert len(terminal.chunks) > 5
         terminal.type("\x03")
         terminal.until("\n> ")
