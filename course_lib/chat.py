@@ -135,13 +135,15 @@ def reply(
     **decoding, # temperature, top_p, max_new_tokens, seed
 ) -> str: # the answer
     "Answer the last message; raises InputError if it is empty, or too long for the model."
-    check_text(messages[-1]["content"])
     ids = chat_ids(tokenizer, messages)
     return speak(model, tokenizer, ids, say, Decoding(**decoding))
 
 def chat_ids(tokenizer, messages: list) -> list: # of tokens
     "A conversation as the model reads it, with the opening of an answer at the end."
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+    check_text(messages[-1]["content"])
+    silent = {"verbose": False} # about the length, which is checked later
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True,
+                                         tokenizer_kwargs=silent)["input_ids"]
 
 # %% ../nbs/c_chat.ipynb #f3e55db3
 def check_template(name: str, tokenizer) -> None:
@@ -152,24 +154,28 @@ def check_template(name: str, tokenizer) -> None:
 
 # %% ../nbs/c_chat.ipynb #f05db5e8
 def newest(model, tokenizer, messages: list, decoding: Decoding) -> list: # of messages
-    "The newest messages that leave room for an answer; the last one is always among them."
+    "The newest messages that leave room for an answer; InputError if the last is too long."
     from course_lib.models import longest_text
     limit = longest_text(model) or float("inf")
-    while len(messages) > 2:
-        if len(chat_ids(tokenizer, messages)) + decoding.max_new_tokens <= limit: break
+    ids = chat_ids(tokenizer, messages)
+    while len(ids) + decoding.max_new_tokens > limit and len(messages) > 2:
         messages = messages[2:]
+        ids = chat_ids(tokenizer, messages)
+    room(model, ids)
     return messages
 
 # %% ../nbs/c_chat.ipynb #fcc80ac9
 def turn(model, tokenizer, messages: list, say, note, decoding: Decoding) -> list: # of messages
     "Answer the last message; `note` is told, in a line, what went differently."
-    kept, pieces = newest(model, tokenizer, messages, decoding), []
-    if len(kept) < len(messages):
-        note(f"the oldest {len(messages) - len(kept)} messages no longer fit and are forgotten")
+    kept, pieces = messages, []
     def hear(piece: str) -> None:
         pieces.append(piece)
         say(piece)
-    try: reply(model, tokenizer, kept, hear, **vars(decoding))
+    try:
+        kept = newest(model, tokenizer, messages, decoding)
+        gone = len(messages) - len(kept)
+        if gone: note(f"the oldest {gone} messages no longer fit and are forgotten")
+        reply(model, tokenizer, kept, hear, **vars(decoding))
     except InputError as e:
         note(str(e))
         return messages[:-1]
