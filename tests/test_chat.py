@@ -286,30 +286,25 @@ def start(*arguments, **streams):
     return subprocess.Popen(command, env=environment, **streams)
 
 
-@pytest.mark.parametrize("arguments", [["generate", "rain"], ["chat"]])
-def test_a_closed_output_ends_it_quietly(endless, arguments):
-    command, *rest = arguments
-    process = start(command, endless, *rest, "--max-new-tokens", 90_000, stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdin.write(b"Hello\n")
-    process.stdin.flush()
+def test_a_closed_output_ends_it_quietly(endless):
+    process = start("generate", endless, "rain", "--max-new-tokens", 90_000,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert len(process.stdout.read(20)) == 20
     process.stdout.close()
     assert process.wait(timeout=60) == 0 and process.stderr.read() == b""
-    process.stdin.close()
     process.stderr.close()
 
 
 class Terminal:
     "A program in a pseudo-terminal of its own, and what it has written there."
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, stdout=None):
         import fcntl
         import pty
         import termios
         self.end, inside = pty.openpty()
         def own(): fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        self.process = start(*arguments, stdin=inside, stdout=inside, stderr=inside,
-                             start_new_session=True, preexec_fn=own)
+        self.process = start(*arguments, stdin=inside, stdout=stdout or inside,
+                             stderr=inside, start_new_session=True, preexec_fn=own)
         os.close(inside)
         self.seen, self.chunks = "", []
 
@@ -380,6 +375,18 @@ def test_ctrl_c_stops_the_answer_and_then_the_chat(endless):
         terminal.until("\n> ")
     terminal.type("\x03")
     assert terminal.close() == 130 and "Traceback" not in terminal.seen
+
+
+@at_terminal
+def test_the_prompt_stays_at_the_terminal_and_head_may_end_it(endless):
+    "`course chat | head -c 20`, typed at a terminal."
+    terminal = Terminal("chat", endless, "--max-new-tokens", 90_000, stdout=subprocess.PIPE)
+    terminal.until("> ")
+    terminal.type("Hello\n")
+    output = terminal.process.stdout
+    assert output.read(20).decode().startswith(" rain falls")
+    output.close()
+    assert terminal.close() == 0 and terminal.seen == "Hello\n", "but for the echo, nothing"
 
 
 # --- the real one ---
