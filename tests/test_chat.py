@@ -18,7 +18,7 @@ from transformers import (AutoTokenizer, LlamaConfig, LlamaForCausalLM,
                           LlamaForSequenceClassification)
 
 from course_lib.chat import (Decoding, chat_ids, check_template, continue_text, converse,
-                             find_speaker, load_speaker, newest, reply, streamer)
+                             find_speaker, load_speaker, newest, reply, streamer, text_ids)
 from course_lib.data import InputError
 from course_lib.download import cache_folder
 from course_lib.files import is_folder
@@ -134,6 +134,12 @@ def test_it_is_the_librarys_text(tiny, temperature, top_p):
                          max_new_tokens=25)
     assert said == tokenizer.decode(found[0, len(ids):], skip_special_tokens=True)
     assert torch.equal(before, torch.get_rng_state()), "others' draws stay as they were"
+
+
+def test_a_text_begins_as_documents_did(tiny, loaded):
+    "Unless that token has become the mark of a message."
+    assert text_ids(tiny[1], "A film")[0] == tiny[1].bos_token_id
+    assert text_ids(loaded[1], "A film") == text_ids(tiny[1], "A film")[1:]
 
 
 def test_the_seed_decides(tiny):
