@@ -292,6 +292,7 @@ def start(*arguments, **streams):
     return subprocess.Popen(command, env=environment, **streams)
 
 
+@pytest.mark.slow
 def test_a_closed_output_ends_it_quietly(endless):
     process = start("generate", endless, "rain", "--max-new-tokens", 90_000,
                     stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -351,6 +352,7 @@ class Terminal:
 
 
 @at_terminal
+@pytest.mark.slow
 def test_a_conversation_at_a_terminal(folder):
     terminal = Terminal("chat", folder)
     assert "/quit or Ctrl-D ends" in terminal.until("> ")
@@ -369,6 +371,7 @@ def test_a_conversation_at_a_terminal(folder):
 
 
 @at_terminal
+@pytest.mark.slow
 def test_ctrl_c_stops_the_answer_and_then_the_chat(endless):
     terminal = Terminal("chat", endless, "--max-new-tokens", 90_000)
     terminal.until("> ")
@@ -384,6 +387,7 @@ def test_ctrl_c_stops_the_answer_and_then_the_chat(endless):
 
 
 @at_terminal
+@pytest.mark.slow
 def test_the_prompt_stays_at_the_terminal_and_head_may_end_it(endless):
     "`course chat | head -c 20`, typed at a terminal."
     terminal = Terminal("chat", endless, "--max-new-tokens", 90_000, stdout=subprocess.PIPE)
@@ -399,6 +403,7 @@ def test_the_prompt_stays_at_the_terminal_and_head_may_end_it(endless):
 
 @downloaded
 @at_terminal
+@pytest.mark.slow
 def test_smollm2_speaks_at_a_terminal():
     terminal = Terminal("chat", "--temperature", 0)
     terminal.until("> ")
