@@ -25,8 +25,10 @@ from course_lib.data import InputError
 from course_lib.models import freeze, load
 from course_lib.packed import can_do_without_padding, packable, unpadded
 from course_lib.quantized import (
-    BLOCK, NF4, QuantizedLinear, add_qlora, decode_layers, decode_nf4, encode_nf4, quantize
+    BLOCK, NF4, RECORDS, QuantizedLinear, add_qlora, decode_layers, decode_nf4, encode_nf4, moved,
+    quantize, to_bfloat16, to_nf4
 )
+from course_lib.records import recorded
 from course_lib.tokens import pad_batch
 from course_lib.training import fit, predict_logits
 
@@ -137,8 +139,8 @@ def test_a_layer(r, n_in, n_out, alpha, conv, seed):
     assert wrapped.A.numel() + wrapped.B.numel() == r * (n_in + n_out)
     assert wrapped.A.abs().max() <= 1 / math.sqrt(n_in)
     with torch.no_grad(): wrapped.B.normal_()
-    matrix = layer.weight.detach() if conv else layer.weight.detach().T
-    wanted = x @ (matrix + alpha / r * (wrapped.B @ wrapped.A).T) + layer.bias
+    by_hand = layer.weight.detach() if conv else layer.weight.detach().T
+    wanted = x @ (by_hand + alpha / r * (wrapped.B @ wrapped.A).T) + layer.bias
     scale = max(1.0, wanted.abs().max().item())
     assert (wrapped(x) - wanted).abs().max() / scale < 1e-5
     with torch.no_grad(): matrix(layer).copy_(wrapped.changed())
@@ -497,6 +499,27 @@ def test_a_model_in_four_bits_is_saved_and_read(tmp_path):
     other = add_qlora(small(), seed=1)
     other.load_state_dict(torch.load(tmp_path / "all.pt"))
     assert torch.equal(predict_logits(other, rows), predict_logits(model, rows))
+
+
+@pytest.mark.parametrize("size, gone", [(1e-3, True), (0.3, False)])
+def test_a_change_merged_into_four_bits(size, gone):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(128, 128, bias=False).requires_grad_(False)
+    layer.weight.copy_(to_nf4(layer.weight))
+    lora = LoRA(layer, 4, 4)
+    with torch.no_grad(): lora.B.normal_()
+    lora.scale = (size * layer.weight.norm() / (lora.B @ lora.A).norm()).item()
+    found = moved(lora, to_nf4)
+    assert found["share"] < 0.1 if gone else abs(found["share"] - 1) < 0.1
+    assert abs(moved(lora, to_bfloat16)["share"] - 1) < 0.05
+    exact = moved(lora, lambda weight: weight)
+    assert abs(exact["share"] - 1) < 1e-2 and exact["noise"] < 1e-2
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_recorded_tables_were_made_with_these_settings(name):
+    table, (_, wanted) = recorded(name), RECORDS[name]
+    assert table[list(wanted[0])].to_dict("records") == wanted
 
 
 # peft
