@@ -188,7 +188,7 @@ def adapter_once(method: str, rate: float, seed: int,
 TRIED = {"all weights": (2e-5, 1e-4, 3e-4), "head alone": (1e-3, 3e-3, 1e-2),
          "LoRA r 16": (3e-4, 1e-3, 3e-3), "bottleneck 16": (1e-3, 3e-3),
          "prompt 16": (1e-2, 5e-2)} # learning rates
-RATES = {"all weights": 1e-4, "head alone": 3e-3, "LoRA r 16": 1e-3, "DoRA r 16": 1e-3,
+RATES = {"all weights": 3e-4, "head alone": 3e-3, "LoRA r 16": 1e-3, "DoRA r 16": 1e-3,
          "QLoRA r 16": 1e-3, "bottleneck 16": 1e-3, "prompt 16": 1e-2, "LoRA r 4": 1e-3}
 
 def trials() -> list: # of settings
