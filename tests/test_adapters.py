@@ -25,8 +25,8 @@ from course_lib.data import InputError
 from course_lib.models import freeze, load
 from course_lib.packed import can_do_without_padding, packable, unpadded
 from course_lib.quantized import (
-    BLOCK, NF4, RECORDS, QuantizedLinear, add_qlora, decode_layers, decode_nf4, encode_nf4, moved,
-    quantize, to_bfloat16, to_nf4
+    BLOCK, FORMS, NF4, RECORDS, QuantizedLinear, add_qlora, decode_layers, decode_nf4, encode_nf4,
+    in_form, moved, quantize, to_bfloat16, to_nf4
 )
 from course_lib.records import recorded
 from course_lib.tokens import pad_batch
@@ -514,6 +514,25 @@ def test_a_change_merged_into_four_bits(size, gone):
     assert abs(moved(lora, to_bfloat16)["share"] - 1) < 0.05
     exact = moved(lora, lambda weight: weight)
     assert abs(exact["share"] - 1) < 1e-2 and exact["noise"] < 1e-2
+
+
+@pytest.mark.parametrize("method, prepare", [("LoRA r 16", add_lora), ("QLoRA r 16", add_qlora)])
+def test_the_forms_in_which_it_is_served(method, prepare):
+    model, rows = prepare(small()), some()
+    with torch.no_grad():
+        for m in model.modules():
+            if isinstance(m, LoRA): m.B.normal_(0, 0.02)
+    apart = predict_logits(model, rows)
+    found = {form: in_form(model, form) for form in FORMS[method]}
+    logits = {form: predict_logits(each, rows) for form, each in found.items()}
+    assert torch.equal(logits["apart"], apart) and torch.equal(predict_logits(model, rows), apart)
+    off = {form: (z - apart).abs().max().item() for form, z in logits.items()}
+    assert 0 < off["merged, 16 bits"] < off["merged, 4 bits"]
+    sixteen = found["merged, 16 bits"].transformer.h[0].mlp.c_fc.weight
+    assert torch.equal(sixteen, to_bfloat16(sixteen)) and not isinstance(
+        found["merged, 16 bits"].transformer.h[0].mlp.c_fc, LoRA)
+    four = found["merged, 4 bits"].transformer.h[0].mlp.c_fc
+    assert isinstance(four, QuantizedLinear)
 
 
 @pytest.mark.parametrize("name", RECORDS)
