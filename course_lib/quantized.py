@@ -174,7 +174,8 @@ def adapter_once(method: str, rate: float, seed: int,
     model, rows, optimizer, seconds = train_method(method, rate, seed)
     tokens = sum(map(len, rows["train"]["input_ids"]))
     judged = rows[judged_on]
-    logits, labels = predict_logits(model, judged), torch.tensor(judged["labels"][:])
+    logits = predict_logits(model, judged)
+    labels = torch.tensor(judged["labels"][:])
     right = int((logits.argmax(-1) == labels).sum())
     state = [t for own in optimizer.state.values() for t in own.values() if t.ndim]
     return {"n": len(labels), "right": right, "accuracy": right / len(labels),
