@@ -4,6 +4,7 @@ import ast
 import copy
 import math
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,18 +18,25 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from course_lib.adapters import (
-    LoRA, Bottleneck, Wrapped, add_bottlenecks, add_lora, linear_layers, load_adapter, merge_lora,
-    save_adapter, sizes, train_biases
+    LoRA, Bottleneck, DoRA, Wrapped, add_bottlenecks, add_dora, add_lora, add_prompt,
+    linear_layers, load_adapter, matrix, merge_lora, save_adapter, sizes, train_biases
 )
 from course_lib.data import InputError
-from course_lib.models import load
-from course_lib.packed import packable
+from course_lib.files import is_file, shipped
+from course_lib.models import freeze, load
+from course_lib.packed import can_do_without_padding, packable, unpadded
+from course_lib.quantized import (
+    BLOCK, FORMS, NF4, RECORDS, QuantizedLinear, add_qlora, decode_layers, decode_nf4, encode_nf4,
+    in_form, moved, quantize, to_bfloat16, to_nf4
+)
+from course_lib.records import recorded
 from course_lib.tokens import pad_batch
 from course_lib.training import fit, predict_logits
 
 FAMILIES, METHODS = ("tiny-gpt2", "tiny-bert", "tiny-t5"), {
     "lora": add_lora,
     "bottlenecks": add_bottlenecks,
+    "dora": add_dora,
 }
 
 
@@ -96,7 +104,8 @@ def test_in_each_family(name, method):
     train(model, rows)
     assert untouched(model, base) and (predict_logits(model, rows) - before).abs().max() > 1e-3
     moved = [
-        m.B if method == "lora" else m.up.weight for m in model.modules() if isinstance(m, Wrapped)
+        m.up.weight if method == "bottlenecks" else m.B
+        for m in model.modules() if isinstance(m, Wrapped)
     ]
     assert moved and all(w.any() for w in moved)
 
@@ -131,11 +140,11 @@ def test_a_layer(r, n_in, n_out, alpha, conv, seed):
     assert wrapped.A.numel() + wrapped.B.numel() == r * (n_in + n_out)
     assert wrapped.A.abs().max() <= 1 / math.sqrt(n_in)
     with torch.no_grad(): wrapped.B.normal_()
-    matrix = layer.weight.detach() if conv else layer.weight.detach().T
-    wanted = x @ (matrix + alpha / r * (wrapped.B @ wrapped.A).T) + layer.bias
+    by_hand = layer.weight.detach() if conv else layer.weight.detach().T
+    wanted = x @ (by_hand + alpha / r * (wrapped.B @ wrapped.A).T) + layer.bias
     scale = max(1.0, wanted.abs().max().item())
     assert (wrapped(x) - wanted).abs().max() / scale < 1e-5
-    assert wrapped.merge() is layer
+    with torch.no_grad(): matrix(layer).copy_(wrapped.changed())
     assert (layer(x) - wanted).abs().max() / scale < 1e-5
     assert torch.equal(Bottleneck(layer, r)(x), layer(x))
 
@@ -224,6 +233,17 @@ def test_biases():
         (lambda m: add_lora(add_lora(m)), "adapters already"),
         (lambda m: add_lora(add_bottlenecks(m)), "adapters already"),
         (lambda m: add_bottlenecks(m, width=0), "width 0 –"),
+        (lambda m: add_dora(m, r=0), "r 0 – a rank"),
+        (lambda m: add_dora(add_lora(m)), "adapters already"),
+        (lambda m: add_prompt(m, n=0), "n 0 –"),
+        (lambda m: add_prompt(add_lora(m)), "adapters already"),
+        (lambda m: add_lora(add_prompt(m)), "adapters already"),
+        (lambda m: add_prompt(family("tiny-bert")), "its head doesn't read the last token"),
+        (lambda m: merge_lora(add_prompt(m)), "no LoRA layers"),
+        (lambda m: merge_lora(add_qlora(m)), "kept in few bits"),
+        (lambda m: quantize(m), "no frozen linear layers"),
+        (lambda m: add_qlora(add_qlora(m)), "adapters already"),
+        (lambda m: add_lora(quantize(freeze(m, 2))), "no linear layers"),
         (lambda m: add_bottlenecks(m, targets=("nothing",)), "'nothing'"),
         (lambda m: merge_lora(m), "no LoRA layers"),
         (lambda m: merge_lora(add_bottlenecks(m)), "no LoRA layers"),
@@ -264,7 +284,9 @@ def test_targets_by_the_end_of_their_names():
     ]
 
 
-@pytest.mark.parametrize("prepare", [add_lora, add_bottlenecks, train_biases])
+@pytest.mark.parametrize(
+    "prepare", [add_lora, add_bottlenecks, train_biases, add_dora, add_prompt, add_qlora]
+)
 def test_a_file_of_what_was_trained(prepare, tmp_path):
     rows, path = some(), tmp_path / "deep" / "a.safetensors"
     model = prepare(small())
@@ -284,6 +306,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
     for wrong in (
         small(), add_lora(small(), r=4), add_lora(small(), targets=("c_attn",)),
         add_bottlenecks(small()), train_biases(small()), add_lora(small(num_labels=3)),
+        add_dora(small()), add_prompt(small()),
     ):
         before = {n: p.clone() for n, p in wrong.named_parameters()}
         with pytest.raises(InputError, match="prepare the model") as e: load_adapter(wrong, path)
@@ -296,6 +319,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path):
         (add_lora(small(), alpha=32), "another method: LoRA 2.0, here LoRA 4.0"),
         (add_lora(turned), "another classes"),
         (add_lora(other), "another base"),
+        (add_qlora(small()), "another base"),
     ):
         with pytest.raises(InputError, match=said): load_adapter(wrong, path)
     broken = add_lora(small())
@@ -333,13 +357,200 @@ def test_padding_and_batch_size_change_nothing():
     assert not packable(model)
 
 
+# trained words in front
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_trained_words_before_the_text(n):
+    base, rows = small(), some()
+    model = add_prompt(copy.deepcopy(base), n)
+    assert {name for name, _ in trained(model).items()} == {
+        "transformer.wte.vectors",
+        "score.weight",
+    }
+    with torch.no_grad(): # as if the words were there: the model's own vectors of tokens 7, 8, …
+        model.transformer.wte.vectors.copy_(base.transformer.wte.weight[7:7 + n])
+    longer = [{"input_ids": [*range(7, 7 + n), *row["input_ids"]]} for row in rows]
+    assert torch.allclose(predict_logits(model, rows), predict_logits(base, longer), atol=1e-5)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    train(model, rows)
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(trained(model))
+
+
+def test_trained_words_alone_and_beside_longer_texts_padded_and_without():
+    model, rows = add_prompt(small(), 4), some()
+    assert not packable(model) and can_do_without_padding(model)
+    alone = predict_logits(model, rows, batch_size=1)
+    assert torch.allclose(predict_logits(model, rows), alone, atol=1e-5)
+    batch = pad_batch([rows[i] for i in range(len(rows))], 0)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        padded = model(**inputs).logits
+        with unpadded(model): packed = model(**inputs).logits
+        one = model(input_ids=torch.tensor([rows[0]["input_ids"]])).logits
+    assert torch.allclose(padded, alone, atol=1e-5) and torch.allclose(packed, padded, atol=1e-5)
+    assert torch.allclose(one, alone[:1], atol=1e-5)
+    def gradient(context):
+        model.zero_grad()
+        with context: model(**batch).loss.backward()
+        return model.transformer.wte.vectors.grad.clone()
+    assert torch.allclose(gradient(nullcontext()), gradient(unpadded(model)), atol=1e-6)
+
+
+# four bits
+
+@pytest.fixture(scope="module")
+def bitsandbytes(): return pytest.importorskip("bitsandbytes", reason="bitsandbytes is missing")
+
+
+def theirs_in_four_bits(bitsandbytes, weight):
+    codes, state = bitsandbytes.functional.quantize_4bit(weight, quant_type="nf4")
+    back = bitsandbytes.functional.dequantize_4bit(codes, state)
+    return codes.flatten(), state.absmax, back
+
+
+def test_the_levels_are_theirs(bitsandbytes):
+    assert torch.equal(NF4, bitsandbytes.functional.get_4bit_type("nf4", "cpu"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 12), blocks=st.integers(1, 6), seed=st.integers(0, 10**6),
+    size=st.sampled_from([1e-30, 1e-4, 0.03, 1.0, 1e6]), kind=st.sampled_from(
+        [torch.float32, torch.bfloat16, torch.float16]), zeros=st.booleans(),
+)
+def test_four_bits_as_theirs(bitsandbytes, rows, blocks, seed, size, kind, zeros):
+    torch.manual_seed(seed)
+    weight = (torch.randn(rows, BLOCK * blocks) * size).to(kind)
+    if zeros: weight[0, :BLOCK] = 0
+    if not weight.isfinite().all(): weight = weight.clamp(-6e4, 6e4)
+    codes, absmax = encode_nf4(weight)
+    their_codes, their_absmax, back = theirs_in_four_bits(bitsandbytes, weight)
+    assert torch.equal(codes, their_codes) and torch.equal(absmax, their_absmax)
+    assert codes.dtype == torch.uint8 and 2 * len(codes) == weight.numel()
+    assert torch.equal(decode_nf4(codes, absmax, weight.shape).to(kind), back)
+
+
+def test_all_matrices_of_a_model_in_four_bits(bitsandbytes):
+    for layer in linear_layers(family("tiny-gpt2")).values():
+        weight = matrix(layer).detach().contiguous()
+        codes, absmax = encode_nf4(weight)
+        their_codes, their_absmax, back = theirs_in_four_bits(bitsandbytes, weight)
+        assert torch.equal(codes, their_codes) and torch.equal(absmax, their_absmax)
+        assert torch.equal(decode_nf4(codes, absmax, weight.shape), back)
+
+
+def test_a_rest_that_fills_no_block():
+    for shape in ((1,), (3, 21), (65,), (7, 9)):
+        weight = torch.randn(shape)
+        codes, absmax = encode_nf4(weight)
+        back = decode_nf4(codes, absmax, weight.shape)
+        assert back.shape == weight.shape and len(absmax) == -(-weight.numel() // BLOCK)
+        step = (NF4[1:] - NF4[:-1]).max() / 2
+        assert ((back - weight).abs() <= step * weight.abs().max() + 1e-6).all()
+
+
+def test_decoded_and_encoded_again_is_the_same():
+    codes, absmax = encode_nf4(torch.randn(8, 128))
+    back = decode_nf4(codes, absmax, (8, 128))
+    again = encode_nf4(back)
+    assert torch.equal(again[0], codes) and torch.equal(again[1], absmax)
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_a_layer_in_four_bits_is_the_decoded_layer(conv):
+    torch.manual_seed(0)
+    layer = (Conv1D(6, 32) if conv else torch.nn.Linear(32, 6)).requires_grad_(False)
+    small_layer = QuantizedLinear(layer)
+    plain = torch.nn.Linear(32, 6).requires_grad_(False)
+    plain.weight.copy_(small_layer.weight)
+    plain.bias.copy_(layer.bias)
+    x = torch.randn(5, 32, requires_grad=True)
+    y = x.detach().clone().requires_grad_(True)
+    small_layer(x).pow(2).sum().backward()
+    plain(y).pow(2).sum().backward()
+    assert torch.equal(small_layer(x), plain(y)) and torch.allclose(x.grad, y.grad, atol=1e-6)
+    assert not any(p.requires_grad for p in small_layer.parameters())
+    assert small_layer.codes.numel() == 6 * 32 / 2
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_lora_beside_four_bits_is_lora_beside_the_decoded_weights(name, bf16):
+    rows = some(16, 4000, end=0)
+    ours = add_qlora(family(name), r=4)
+    plain = decode_layers(copy.deepcopy(ours))
+    assert sum(isinstance(m, QuantizedLinear) for m in ours.modules()) == len(
+        linear_layers(family(name))
+    )
+    assert not any(isinstance(m, QuantizedLinear) for m in plain.modules())
+    for model in (ours, plain): train(model, rows, bf16=bf16)
+    assert torch.allclose(
+        predict_logits(ours, rows), predict_logits(plain, rows), atol=1e-2 if bf16 else 1e-5
+    )
+    assert torch.allclose(
+        predict_logits(merge_lora(plain), rows), predict_logits(ours, rows),
+        atol=1e-2 if bf16 else 1e-5,
+    )
+
+
+def test_a_model_in_four_bits_is_saved_and_read(tmp_path):
+    model, rows = add_qlora(small()), some()
+    torch.save(model.state_dict(), tmp_path / "all.pt")
+    other = add_qlora(small(), seed=1)
+    other.load_state_dict(torch.load(tmp_path / "all.pt"))
+    assert torch.equal(predict_logits(other, rows), predict_logits(model, rows))
+
+
+@pytest.mark.parametrize("size, gone", [(1e-3, True), (0.3, False)])
+def test_a_change_merged_into_four_bits(size, gone):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(128, 128, bias=False).requires_grad_(False)
+    layer.weight.copy_(to_nf4(layer.weight))
+    lora = LoRA(layer, 4, 4)
+    with torch.no_grad(): lora.B.normal_()
+    lora.scale = (size * layer.weight.norm() / (lora.B @ lora.A).norm()).item()
+    found = moved(lora, to_nf4)
+    assert found["share"] < 0.1 if gone else abs(found["share"] - 1) < 0.1
+    assert abs(moved(lora, to_bfloat16)["share"] - 1) < 0.05
+    exact = moved(lora, lambda weight: weight)
+    assert abs(exact["share"] - 1) < 1e-2 and exact["noise"] < 1e-2
+
+
+@pytest.mark.parametrize("method, prepare", [("LoRA r 16", add_lora), ("QLoRA r 16", add_qlora)])
+def test_the_forms_in_which_it_is_served(method, prepare):
+    model, rows = prepare(small()), some()
+    with torch.no_grad():
+        for m in model.modules():
+            if isinstance(m, LoRA): m.B.normal_(0, 0.02)
+    apart = predict_logits(model, rows)
+    found = {form: in_form(model, form) for form in FORMS[method]}
+    logits = {form: predict_logits(each, rows) for form, each in found.items()}
+    assert torch.equal(logits["apart"], apart) and torch.equal(predict_logits(model, rows), apart)
+    off = {form: (z - apart).abs().max().item() for form, z in logits.items()}
+    assert 0 < off["merged, 16 bits"] < off["merged, 4 bits"]
+    sixteen = found["merged, 16 bits"].transformer.h[0].mlp.c_fc.weight
+    assert torch.equal(sixteen, to_bfloat16(sixteen)) and not isinstance(
+        found["merged, 16 bits"].transformer.h[0].mlp.c_fc, LoRA)
+    four = found["merged, 4 bits"].transformer.h[0].mlp.c_fc
+    assert isinstance(four, QuantizedLinear)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_recorded_tables_were_made_with_these_settings(name):
+    if not is_file(shipped("records") / f"{name}.csv"):
+        pytest.skip(f"isn't recorded yet: course record {name}")
+    table, (_, wanted) = recorded(name), RECORDS[name]
+    assert table[list(wanted[0])].to_dict("records") == wanted
+
+
 # peft
 
 @pytest.fixture(scope="module")
 def peft(): return pytest.importorskip("peft")
 
 
-def theirs_of(peft, model, ours, r=4, alpha=6):
+def theirs_of(peft, model, ours, r=4, alpha=6, **more):
     "The same LoRA by peft, with our A and B in it."
     prefix = model.base_model_prefix
     conv = any(isinstance(m, Conv1D) for m in model.modules())
@@ -347,7 +558,7 @@ def theirs_of(peft, model, ours, r=4, alpha=6):
     config = peft.LoraConfig(
         task_type="SEQ_CLS", r=r, lora_alpha=alpha,
         target_modules=[f"{prefix}.{n}" for n in linear_layers(model)], fan_in_fan_out=conv,
-        modules_to_save=heads,
+        modules_to_save=heads, **more,
     )
     theirs = peft.get_peft_model(model, config).eval()
     with torch.no_grad():
@@ -387,6 +598,65 @@ def test_equal_to_peft(peft, name):
     united, merged = theirs.merge_and_unload(), merge_lora(ours)
     for (n, p), (m, q) in zip(united.named_parameters(), merged.named_parameters()):
         assert n == m and torch.allclose(p, q, atol=1e-5), n
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_dora_equal_to_peft(peft, name):
+    base, rows = family(name), some(16, 4000, end=0)
+    ours = add_dora(copy.deepcopy(base), r=4, alpha=6)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for m in ours.modules():
+            if isinstance(m, DoRA):
+                m.B.normal_(0, 0.02)
+                m.m.mul_(torch.rand_like(m.m) + 0.5)
+    theirs = theirs_of(peft, copy.deepcopy(base), ours, use_dora=True)
+    pairs = []
+    for layer, m in ours.named_modules():
+        if not isinstance(m, DoRA): continue
+        other = theirs.get_submodule(f"base_model.model.{layer}")
+        length = other.lora_magnitude_vector["default"].weight
+        with torch.no_grad(): length.copy_(m.m)
+        pairs += [
+            (m.A, other.lora_A["default"].weight), (m.B, other.lora_B["default"].weight),
+            (m.m, length),
+        ]
+    assert len(trained(ours)) == len(trained(theirs))
+    batch = pad_batch([rows[i] for i in range(16)], ours.config.pad_token_id)
+    a, b = ours(**batch), theirs(**batch)
+    a.loss.backward()
+    b.loss.backward()
+    assert torch.allclose(a.logits, b.logits, atol=1e-5)
+    for mine, other in pairs:
+        assert torch.allclose(mine.grad, other.grad, rtol=1e-3, atol=1e-6)
+    for model in (ours, theirs): train(model, rows, learning_rate=1e-3)
+    # where a gradient is zero but for rounding, AdamW takes the rounding for a direction
+    off = torch.cat([(mine - other).abs().flatten() for mine, other in pairs])
+    assert off.mean() < 1e-6 and (off > 1e-5).float().mean() < 2e-3
+    apart = predict_logits(ours, rows)
+    assert torch.allclose(apart, predict_logits(theirs, rows), atol=1e-4)
+    united, merged = theirs.merge_and_unload(), merge_lora(ours)
+    for p, q in zip(united.parameters(), merged.parameters()):
+        assert (p - q).abs().mean() < 1e-6
+    assert torch.allclose(predict_logits(merged, rows), apart, atol=1e-5)
+
+
+def test_trained_words_equal_to_peft_on_a_text_alone(peft):
+    base, rows = small(), some()
+    ours = add_prompt(copy.deepcopy(base), 4)
+    config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)
+    theirs = peft.get_peft_model(copy.deepcopy(base), config).eval()
+    vectors = theirs.prompt_encoder["default"].embedding.weight
+    with torch.no_grad(): vectors.copy_(ours.transformer.wte.vectors)
+    for row in (rows[0], rows[5]):
+        batch = pad_batch([row], 0)
+        a, b = ours(**batch), theirs(**batch)
+        assert torch.allclose(a.logits, b.logits, atol=1e-5)
+        ours.zero_grad()
+        theirs.zero_grad()
+        a.loss.backward()
+        b.loss.backward()
+        assert torch.allclose(ours.transformer.wte.vectors.grad, vectors.grad, atol=1e-6)
 
 
 def test_their_layers_are_not_packed(peft):
