@@ -19,7 +19,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .download import PACKAGES, cache_folder, list_downloads
+from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
 from .files import check_new_file, check_readable, find_file, is_folder, write_atomically
 from .machine import share_cores
@@ -55,11 +55,12 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool 
     start = time.perf_counter()
     recipe = Recipe(**settings)
     check_inputs(recipe)
+    if recipe.model in PACKAGES: downloaded(recipe.model)
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
     from course_lib.runs import expected_seconds, fine_tune
     if estimate:
-        say("measuring a dozen steps ...")
-        say(f"this will take about {expected_seconds(recipe) / 60:.1f} minutes on this machine")
+        say("A dozen steps, to see how long it will take ...")
+        say(f"About {expected_seconds(recipe) / 60:.1f} minutes on this machine.")
     print_scores(fine_tune(recipe, out, resume, force))
     for what, name in ("\nplot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
         print(what, out / name, flush=True)

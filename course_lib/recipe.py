@@ -110,7 +110,7 @@ class Recipe(Settings):
             self.model = str(Path(self.model).resolve())
         if self.learning_rate is None:
             usual = LEARNING_RATES.get(self.model, Settings.learning_rate)
-            self.learning_rate = usual * (10 if self.lora_rank else 1)
+            self.learning_rate = round(10 * usual if self.lora_rank else usual, 10)
         check_settings(self)
         check_names(self.labels)
 
