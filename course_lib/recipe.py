@@ -117,8 +117,8 @@ class Recipe(Settings):
 # %% ../nbs/c_recipe.ipynb #7e5f2973
 PRESETS = {"tiny": {"epochs": 4, "metric_for_best_model": "accuracy"},
            "small": {"model": "minilm", "batch_size": 32},
-           "smol": {"model": "smollm2", "lora_rank": 16, "epochs": 1, "batch_size": 8,
-                    "max_train_samples": 1600},
+           "smol": {"model": "smollm2", "lora_rank": 16, "epochs": 1, "batch_size": 4,
+                    "gradient_accumulation_steps": 2, "max_train_samples": 1200},
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
 # %% ../nbs/c_recipe.ipynb #d9356f0f
