@@ -137,10 +137,11 @@ def draw_rows(train: Dataset, recipe: dict) -> Dataset:
     "`max_train_samples` of the rows, drawn by the seed; InputError if a class isn't among them."
     n, classes = recipe.get("max_train_samples"), TASKS[recipe["task"]].classes
     if not n or n >= len(train): return train
-    drawn, before = train.shuffle(seed=recipe["seed"]).select(range(n)), classes(train)
-    missing = [name for name, rows in classes(drawn).items() if before[name] and not rows]
+    drawn = train.shuffle(seed=recipe["seed"]).select(range(n))
+    there = classes(drawn)
+    missing = [name for name, rows in classes(train).items() if rows and not there[name]]
     if not missing: return drawn
-    what = f"of {len(before)} classes, {missing[0]!r} isn't among the rows drawn"
+    what = f"of {len(there)} classes, {missing[0]!r} isn't among the rows drawn"
     raise InputError(f"max_train_samples {n} – {what} – draw more")
 
 def pick_settings(recipe: Recipe) -> Settings:
