@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
            'Texts', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Version', 'HandedIn', 'Option', 'say',
-           'do_run', 'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
-           'read_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab', 'doctor',
-           'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims',
-           'record', 'build', 'grade', 'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order',
-           'interrupted', 'fail']
+           'do_run', 'in_a_process', 'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune',
+           'evaluate', 'predict', 'read_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab',
+           'doctor', 'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench',
+           'claims', 'record', 'build', 'grade', 'grade_all', 'grade_one', 'in_options', 'running', 'main',
+           'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import inspect, json, os, re, sys, time
@@ -60,12 +60,20 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool 
     from course_lib.runs import expected_seconds, fine_tune
     if estimate:
         say("A dozen steps, to see how long it will take ...")
-        say(f"About {expected_seconds(recipe) / 60:.1f} minutes on this machine.")
+        say(f"About {in_a_process(expected_seconds, recipe) / 60:.1f} minutes on this machine.")
     print_scores(fine_tune(recipe, out, resume, force))
     for what, name in ("\nplot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
         print(what, out / name, flush=True)
     seconds = time.perf_counter() - start
     say(f"\n{seconds:.0f} s. Open the chapters with: make lab (or: course lab)")
+
+def in_a_process(function, argument):
+    "What a function returns, computed in a process of its own, which takes its memory along."
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+    from signal import SIG_IGN, SIGINT, signal
+    how = {"mp_context": get_context("spawn"), "initializer": signal, "initargs": (SIGINT, SIG_IGN)}
+    with ProcessPoolExecutor(1, **how) as pool: return pool.submit(function, argument).result()
 
 def print_scores(metrics: dict, name: str = "this model") -> None:
     "Scores of the model and its baselines as a table, and what the difference to word counts says."

@@ -439,6 +439,8 @@ def save_model(folder: Path, *parts, # model, tokenizer
     for old in (temporary, folder): shutil.rmtree(old, ignore_errors=True)
     with quiet():
         for part in parts: part.save_pretrained(temporary, **options)
+    config = next(temporary.glob("*config.json")) # safetensors are written for their owner alone
+    for weights in temporary.glob("*.safetensors"): shutil.copymode(config, weights)
     temporary.rename(folder)
 
 # %% ../nbs/06_runs.ipynb #417b11a1
