@@ -21,6 +21,7 @@ from test_notebooks import run_one
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from course_lib import download as d
+from course_lib import training
 from course_lib.data import load_data
 from course_lib.errors import InputError
 from course_lib.models import load, quiet
@@ -499,18 +500,29 @@ def test_the_real_tokenizer():
 
 @needs_smollm2
 @pytest.mark.slow
-def test_a_run_of_the_real_model(tmp_path):
-    "Twice the same weights for the same seed; what the folder says of where the model came from."
+def test_a_run_of_the_real_model(tmp_path, monkeypatch):
+    """The same weights for the same seed, also where a run was cut off and goes on.
+    The folder says where the model came from."""
     rows = load_data("reviews")["train"].select(range(60)).to_pandas()
     rows.to_csv(tmp_path / "few.csv", index=False)
     settings = {**PRESETS["smol"], "data": str(tmp_path / "few.csv"), "max_train_samples": 16}
-    for run in "ab": fine_tune(Recipe(**settings), tmp_path / run, progress=False)
+    fine_tune(Recipe(**settings), tmp_path / "a", progress=False)
+    def cut_off(loop, real=training.take_step):
+        if loop.state["step"] == 1: raise KeyboardInterrupt
+        real(loop)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(training, "take_step", cut_off)
+        fine_tune(Recipe(**settings), tmp_path / "b", progress=False)
+    assert not (tmp_path / "b/model").exists()
+    fine_tune(Recipe(**settings), tmp_path / "b", resume=True, progress=False)
     a, b = ((tmp_path / run / "model/model.safetensors").read_bytes() for run in "ab")
     assert a == b and len(a) < 550e6
     card = (tmp_path / "a/README.md").read_text()
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in card
     assert "license: apache-2.0" in card
     assert "Made from [HuggingFaceTB/SmolLM2-135M-Instruct]" in card
+    weights = tmp_path / "a/model/model.safetensors"
+    assert weights.stat().st_mode == (tmp_path / "a/recipe.json").stat().st_mode
     model, _, recipe = load_run(tmp_path / "a")
     assert recipe["parameters"]["trained"] < 0.05 * recipe["parameters"]["all"]
     assert evaluate(tmp_path / "a", settings["data"])["trained_on"] == 16
