@@ -118,7 +118,7 @@ class Recipe(Settings):
 PRESETS = {"tiny": {"epochs": 4, "metric_for_best_model": "accuracy"},
            "small": {"model": "minilm", "batch_size": 32},
            "smol": {"model": "smollm2", "lora_rank": 16, "epochs": 1, "batch_size": 4,
-                    "gradient_accumulation_steps": 2, "max_train_samples": 1200},
+                    "gradient_accumulation_steps": 2, "max_train_samples": 1200, "bf16": False},
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
 # %% ../nbs/c_recipe.ipynb #d9356f0f
