@@ -484,7 +484,7 @@ CARD = """---
 
 ## From what
 
-{made_from}{rows}. {tokens:,} tokens in {epochs} epochs, of which the weights of {kept} were kept.
+{made_from}{rows}. {tokens:,} tokens in {epochs}, of which the weights of {kept} were kept.
 {trained:,} of {all:,} parameters trained{lora}, learning rate {learning_rate:g}, seed {seed};
 all else in `recipe.json`.
 
@@ -517,6 +517,7 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
         "head": head, "model": Path(recipe["model"]).name, "data": Path(recipe["data"]).name,
         "scores": score_table(metrics), "pictures": "\n".join(images), "rows": ", ".join(rows),
         "tokens": history["tokens"].max(), "kept": describe_kept(recipe["kept"]),
+        "epochs": "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs",
         "lora": describe_lora(recipe["lora_rank"]), "made_from": describe_base(base)})
 
 def base_of(model: str) -> dict: # base_model and license, as the head of a card has them
