@@ -454,6 +454,7 @@ def test_part_of_the_training_rows(tmp_path):
     assert "train 50 rows" in (tmp_path / "run/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_asking_how_long_changes_nothing(tmp_path):
     recipe = Recipe(max_train_samples=40, epochs=1, max_length=16, lora_rank=4)
     fine_tune(recipe, tmp_path / "a", progress=False)
