@@ -191,7 +191,7 @@ The layers were stored in four bits a weight (Q4_1: blocks of 32 with a scale an
 embeddings in eight; here they are ordinary numbers again, in bfloat16. Rounding to four bits has
 moved a weight of the layers by {moved:.1%} of the usual size of a weight (root mean square, taken
 from the steps of the blocks). What that costs in the quality of answers was not measured:
-`course download {name} --original` fetches the unquantised weights from the hub, to compare."""
+`course download {name}` with `--original` fetches the unquantised weights, to compare."""
 AS_PUBLISHED = """`LICENSE` is that of the package. SHA-256 of `{file}`:
 `{sha256}`. The files are those of the package, unchanged."""
 
