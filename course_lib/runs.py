@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'CLASSIFIER_USE', 'TASKS', 'CARD', 'record', 'environment', 'begin', 'clear', 'fine_tune', 'prepare',
-           'pick_settings', 'kept_weights', 'add_peft_lora', 'head_parts', 'save_adapter_folder', 'write_text',
-           'read_splits', 'read_labelled', 'count_classes', 'match_classes', 'reorder', 'right_share',
-           'as_probabilities', 'report', 'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict',
-           'classify_texts', 'verdict', 'describe_classifier', 'RunTask', 'write_run', 'save_model', 'score_table',
-           'table_cell', 'model_card', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts',
-           'training_rows', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'head_parts',
+           'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
+           'reorder', 'right_share', 'as_probabilities', 'report', 'score_classes', 'draw_classes', 'compare_classes',
+           'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier', 'RunTask', 'write_run', 'save_model',
+           'score_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept', 'describe_lora',
+           'load_run', 'predict', 'predict_texts', 'training_rows', 'rows_to_score', 'predictions_of', 'count_seen',
+           'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
-import platform, shutil, warnings
+import platform, shutil, time, warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from transformers.pytorch_utils import Conv1D
 from . import __version__
 from .comparison import mcnemar, paired_difference, rows_needed
 from .data import fingerprint, load_data, read_hub, read_table, text_key
+from .download import PACKAGES
 from .errors import InputError
 from course_lib.evaluation import (
     accuracy, baselines, macro_f1, majority_baseline, open_test, plot_confusion, plot_reliability,
@@ -127,8 +129,20 @@ def prepare(recipe: Recipe) -> tuple: # (splits, model, tokenizer)
     names = list(asked.classes(splits["train"])) or None
     model, tokenizer = load(recipe.model, recipe.task, names, recipe.seed)
     splits = asked.match(splits, list(model.config.id2label.values()))
+    splits["train"] = draw_rows(splits["train"], asdict(recipe))
     if recipe.lora_rank: model = add_peft_lora(model, recipe.lora_rank, recipe.seed)
     return splits, model, tokenizer
+
+def draw_rows(train: Dataset, recipe: dict) -> Dataset:
+    "`max_train_samples` of the rows, drawn by the seed; InputError if a class isn't among them."
+    n, classes = recipe.get("max_train_samples"), TASKS[recipe["task"]].classes
+    if not n or n >= len(train): return train
+    drawn = train.shuffle(seed=recipe["seed"]).select(range(n))
+    there = classes(drawn)
+    missing = [name for name, rows in classes(train).items() if rows and not there[name]]
+    if not missing: return drawn
+    what = f"of {len(there)} classes, {missing[0]!r} isn't among the rows drawn"
+    raise InputError(f"max_train_samples {n} – {what} – draw more")
 
 def pick_settings(recipe: Recipe) -> Settings:
     "What a recipe says of training; whether in 16 bits is decided for this machine."
@@ -143,6 +157,29 @@ def kept_weights(history: pd.DataFrame, settings: Settings) -> dict: # epoch, st
     epoch = int(history.loc[history["step"] == step, "epoch"].max())
     by = settings.metric_for_best_model if "kept" in history.attrs else None
     return {"epoch": epoch, "step": int(step), "by": by}
+
+# %% ../nbs/06_runs.ipynb #19f08904
+def expected_seconds(recipe: Recipe, steps: int = 12) -> float:
+    "How long a run will take on this machine, from some small steps of training and some reading."
+    start, asked = time.perf_counter(), TASKS[recipe.task]
+    splits, model, tokenizer = prepare(recipe)
+    features = asked.features(splits, tokenizer, recipe.max_length)
+    loading = time.perf_counter() - start
+    size, length = min(8, recipe.batch_size), asked.task.length
+    settings = replace(pick_settings(recipe), batch_size=size, gradient_accumulation_steps=1,
+                       epochs=1)
+    train, held_out = (features[part] for part in ("train", "validation"))
+    few = train.select(range(min(len(train), size * steps)))
+    last = fit(model, few, task=asked.task, settings=settings, progress=False).iloc[-1]
+    some = held_out.select(range(min(len(held_out), 64)))
+    start = time.perf_counter()
+    asked.task.predict(model, some)
+    reading = (time.perf_counter() - start) / sum(map(length, some))
+    tokens = {part: sum(map(length, rows)) for part, rows in features.items()}
+    looks = 2 * recipe.epochs * tokens["validation"] # for the loss, and for the metrics
+    read = looks + tokens.get("test", tokens["validation"])
+    training = recipe.epochs * tokens["train"] * last["seconds"] / last["tokens"]
+    return 2 * loading + training + read * reading
 
 # %% ../nbs/06_runs.ipynb #891c9147
 def add_peft_lora(model, rank: int, seed: int = 0): # the model, wrapped
@@ -402,6 +439,8 @@ def save_model(folder: Path, *parts, # model, tokenizer
     for old in (temporary, folder): shutil.rmtree(old, ignore_errors=True)
     with quiet():
         for part in parts: part.save_pretrained(temporary, **options)
+    config = next(temporary.glob("*config.json")) # safetensors are written for their owner alone
+    for weights in temporary.glob("*.safetensors"): shutil.copymode(config, weights)
     temporary.rename(folder)
 
 # %% ../nbs/06_runs.ipynb #417b11a1
@@ -445,7 +484,7 @@ CARD = """---
 
 ## From what
 
-{rows}. {tokens:,} tokens in {epochs} epochs, of which the weights of {kept} were kept.
+{made_from}{rows}. {tokens:,} tokens in {epochs}, of which the weights of {kept} were kept.
 {trained:,} of {all:,} parameters trained{lora}, learning rate {learning_rate:g}, seed {seed};
 all else in `recipe.json`.
 
@@ -463,8 +502,9 @@ are other data: measure again with `course evaluate`.
 def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
                pictures: dict) -> str: # {file name: alt text} -> Markdown with a YAML head
     "The model card: what it is, how good, from which data, how to load it, what to heed."
+    base = base_of(recipe["model"])
     head = ModelCardData(library_name="transformers", pipeline_tag=recipe["task"],
-                         tags=["course-lib"]).to_yaml()
+                         tags=["course-lib"], **base).to_yaml()
     texts = TASKS[recipe["task"]].card(recipe, metrics)
     if metrics["split"] != "test":
         texts["verdict"] += (" These rows were also looked at after each epoch; "
@@ -477,7 +517,21 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
         "head": head, "model": Path(recipe["model"]).name, "data": Path(recipe["data"]).name,
         "scores": score_table(metrics), "pictures": "\n".join(images), "rows": ", ".join(rows),
         "tokens": history["tokens"].max(), "kept": describe_kept(recipe["kept"]),
-        "lora": describe_lora(recipe["lora_rank"])})
+        "epochs": "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs",
+        "lora": describe_lora(recipe["lora_rank"]), "made_from": describe_base(base)})
+
+def base_of(model: str) -> dict: # base_model and license, as the head of a card has them
+    "Which model of the hub a run began with, if it was one; the tiny ones are the course's own."
+    if model in PACKAGES:
+        return {"base_model": PACKAGES[model].original, "license": PACKAGES[model].licence}
+    return {} if model in LEARNING_RATES or exists(model) else {"base_model": model}
+
+def describe_base(base: dict) -> str:
+    "The model that was fine-tuned, with its licence, in words."
+    if not base: return ""
+    name, terms = base["base_model"], base.get("license")
+    licence = f", licence {terms}" if terms else ""
+    return f"Made from [{name}](https://huggingface.co/{name}){licence}. "
 
 def describe_kept(kept: dict) -> str:
     "Which weights a run ended with, in words."
@@ -515,7 +569,9 @@ def predict_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) 
 def training_rows(recipe: dict) -> Dataset | None: # None if they are gone or have changed
     "The rows that a run was trained on, read again from where they were."
     asked = TASKS[recipe["task"]]
-    try: train = asked.match(asked.read(recipe), list(recipe["classes"]))["train"]
+    try:
+        splits = asked.match(asked.read(recipe), list(recipe["classes"]))
+        train = draw_rows(splits["train"], recipe)
     except InputError: return None
     return train if fingerprint(train) == recipe["fingerprints"]["train"] else None
 

@@ -4,7 +4,7 @@
         [--plain runs/tiny-bert/plain] [--work runs/downstream]
 
 The table is `data/models/downstream.csv`. Beside the shipped (distilled) weights stand random ones
-and, with `--plain`, those before distilling; `minilm` is an extra and has one kind. Lines of the
+and, with `--plain`, those before distilling; `minilm` is downloaded and has one kind. Lines of the
 same task and model are replaced, the others are left. Each fine-tune is kept in `--work`, so this
 can be stopped and started again.
 """

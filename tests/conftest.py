@@ -3,7 +3,8 @@
 nbval compares what a cell prints with what the notebook has stored. Three things are added here:
 cells run with their history (so that a trailing `;` means what it means in Jupyter), a cell that
 is skipped is a failure, and in cells tagged `trained` numbers may differ a little, since they
-depend on the processor; everything else is compared to the letter.
+depend on the processor; everything else is compared to the letter. One reason to skip a whole
+notebook is accepted: it says in its opening box that it reads a model which isn't downloaded.
 """
 import json
 import os
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 from nbval.kernel import RunningKernel
 from nbval.plugin import IPyNbCell
+
+from course_lib.download import cache_folder, is_there
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 20          # seconds; what is marked takes more than 4, so that slower machines have room
@@ -72,15 +75,37 @@ IPyNbCell.compare_outputs = compare_outputs
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
-    if isinstance(item, IPyNbCell) and report.skipped:
+    if isinstance(item, IPyNbCell) and report.skipped and not missing_models(item.path):
         report.outcome = "failed"
         report.longrepr = "a notebook cell was skipped; a skipped cell proves nothing"
     return report
 
 
+@cache
+def missing_models(path: Path) -> tuple:
+    "The models that a notebook's opening box tells to download, and that aren't there."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    box = "".join(text for text in map(cell_text, cells[:3]) if "{.callout" in text)
+    return tuple(name for name in re.findall(r"course download (\w+)", box) if not is_here(name))
+
+
+def cell_text(cell: dict) -> str:
+    "What stands in a cell, as one text."
+    return "".join(cell["source"])
+
+
+def is_here(name: str) -> bool:
+    "Whether a model is downloaded."
+    return is_there(cache_folder() / name)
+
+
 def pytest_collection_modifyitems(items):
-    "The main job and the site take long, and so does every test that looks at them."
+    """The main job and the site take long, and so does every test that looks at them.
+    Notebooks whose model isn't downloaded are skipped, with the reason."""
     for item in items:
+        missing = missing_models(item.path) if isinstance(item, IPyNbCell) else ()
+        commands = ", ".join(f"course download {name}" for name in missing)
+        if missing: item.add_marker(pytest.mark.skip(reason=f"first: {commands}"))
         used = set(getattr(item, "fixturenames", []))
         if used & {"first_run", "prepared"}: item.add_marker("slow")
 
@@ -132,7 +157,7 @@ def run_anew(arguments, cwd, input, text):
 
 def offline() -> dict:
     "The environment, in which no hub is asked."
-    return {**os.environ, "HF_HUB_offline": "1"}
+    return {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
 def as_text(stream: bytes) -> str:

@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from conftest import run_course
+from conftest import is_here, run_course
 from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -307,6 +307,9 @@ def test_doctor():
     facts = json.loads(run_course("doctor", "--json").stdout)
     assert facts["training_tokens_per_s"] > 50 and facts["matrix_product_GFLOP_per_s"] > 0
     assert facts["cores"] >= 1
+    for name in ("smollm2", "minilm"):
+        said = facts[f"downloaded_{name}"]
+        assert said.endswith(" MB") if is_here(name) else f"course download {name}" in said
 
 
 GOOD = rows().to_csv(index=False).encode()

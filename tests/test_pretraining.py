@@ -277,7 +277,7 @@ def test_distilling_from_any_encoder(corpus, tmp_path):
     out, usual = tmp_path / "m", {"tokens": 10 * 8 * LENGTH, "progress": False}
     log = pretrain([corpus], "gpt2", out, teacher="tiny-gpt2", **usual)
     with pytest.raises(InputError, match="teacher"):
-        pretrain([corpus], "gpt2", out, teacher="minilm", **usual, resume=True)
+        pretrain([corpus], "gpt2", out, teacher="tiny-bert", **usual, resume=True)
     assert load_tokenizer(out).backend_tokenizer.truncation is None
     assert list(log.columns) == ["step", "tokens", "loss", "cosine_loss", "contrastive_loss",
                                  "language_model_loss", "learning_rate", "seconds", "perplexity"]

@@ -11,7 +11,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, run_course
+from conftest import ROOT, is_here, run_course
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?ms)^```(\w+)\n(.*?)^```", README)
@@ -47,7 +47,7 @@ def test_make_knows_its_targets(target):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("make ")])
-def test_each_command_runs(place, command):
+def test_each_command_runs(place, command, monkeypatch):
     words = shlex.split(command)
     assert words[0] in ("course", ".venv/bin/course")
     # pre-training for seconds instead of minutes
@@ -56,7 +56,13 @@ def test_each_command_runs(place, command):
     if arguments[0] == "grade":
         (place / "handed-in").mkdir()
         shutil.copy(place / "student/01_data.ipynb", place / "handed-in/a.ipynb")
+    if arguments[0] == "download" and not is_here(arguments[1]): pytest.skip("not downloaded")
+    if "smol" in arguments: monkeypatch.setenv("COURSE_CACHE", str(place / "empty"))
     done = run_course(*arguments, cwd=place)
+    if "smol" in arguments:                              # test_download has a short one like it
+        assert done.returncode == 2 and done.stderr.count("\n") == 1
+        assert "course download smollm2" in done.stderr
+        return
     if "full" in arguments:                              # a reader has a network, the tests don't
         assert done.returncode == 2, done.stderr
         assert "hub" in done.stderr and "check the name and the network" in done.stderr, done.stderr

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from transformers import (BertConfig, BertForMaskedLM, BertForSequenceClassification, GPT2Config,
                           GPT2LMHeadModel, GPTNeoConfig, GPTNeoForCausalLM)
 
+from conftest import is_here
+
 from course_lib.data import InputError, load_data
 from course_lib.models import blocks, count_parameters, freeze, load
 from course_lib.optim import make_optimizer, make_schedule
@@ -159,6 +161,7 @@ def test_loading_is_repeatable_and_leaves_the_random_numbers_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.skipif(not is_here("minilm"), reason="minilm isn't downloaded: course download minilm")
 def test_minilm_from_its_package():
     model, tokenizer = load("minilm", labels=LABELS)
     assert 22e6 < model.num_parameters() < 23e6 and model.config.model_type == "bert"
