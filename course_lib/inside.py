@@ -6,12 +6,12 @@
 __all__ = ['ASKED', 'WORDS', 'LAYERS', 'DRAWS', 'RECORDS', 'layer_states', 'final_norm', 'lens', 'ask', 'answer_tokens', 'probe',
            'patched_logits', 'some_of_each', 'read_reviews', 'patched_reviews', 'halves', 'read_layer', 'layer_runs']
 
-# %% ../nbs/03_inside.ipynb #01dc69c9
+# %% ../nbs/03_inside.ipynb #7f3a9045
 from functools import lru_cache
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,7 +22,7 @@ from .models import blocks, load
 from .packed import body_of
 from .tokens import batches, pad_batch
 
-# %% ../nbs/03_inside.ipynb #cb0f5a05
+# %% ../nbs/03_inside.ipynb #2444a10c
 @torch.no_grad()
 def layer_states(
     model: torch.nn.Module, # a causal model, with or without a head
@@ -45,7 +45,7 @@ def layer_states(
     body.train(training)
     return torch.stack(found, dim=1)
 
-# %% ../nbs/03_inside.ipynb #16bd8b81
+# %% ../nbs/03_inside.ipynb #8471ba26
 def final_norm(model: PreTrainedModel) -> torch.nn.Module:
     "The norm between the last layer and the output matrix, as GPT-2, Llama and most GPTs have it."
     return [part for part in body_of(model).children() if "Norm" in type(part).__name__][-1]
@@ -60,7 +60,7 @@ def lens(
     ended = torch.cat([final_norm(model)(states[:-1]), states[-1:]])
     return ended @ model.get_output_embeddings().weight[words].T
 
-# %% ../nbs/03_inside.ipynb #e3e082aa
+# %% ../nbs/03_inside.ipynb #18da0aac
 ASKED = "Review: {}\nSentiment:"
 WORDS = (" negative", " positive") # in the order of the labels
 
@@ -73,13 +73,13 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase) -> list: # of two ids
     "The token of each answer."
     return [ids[0] for ids in tokenizer(list(WORDS), add_special_tokens=False)["input_ids"]]
 
-# %% ../nbs/03_inside.ipynb #e4df9901
+# %% ../nbs/03_inside.ipynb #0b6012f8
 def probe(states: np.ndarray, # (rows, width), of one layer
           labels: np.ndarray) -> Pipeline:
     "A linear classifier of states. The small C keeps its weights small: few rows, wide states."
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(states, labels)
 
-# %% ../nbs/03_inside.ipynb #12708ae7
+# %% ../nbs/03_inside.ipynb #6ce68042
 @torch.no_grad()
 def patched_logits(
     model: PreTrainedModel, # loaded for text generation
@@ -101,7 +101,7 @@ def patched_logits(
     finally:
         for hook in hooks: hook.remove()
 
-# %% ../nbs/03_inside.ipynb #50b4bd0a
+# %% ../nbs/03_inside.ipynb #b4bf031f
 def some_of_each(part: Dataset, n: int) -> Dataset: # 2 n rows
     "The first n rows of each of the two classes."
     labels = np.array(part["label"])
@@ -117,7 +117,7 @@ def read_reviews(name: str) -> dict: # what the runs of a model share
     return {"model": model, "words": answer_tokens(tokenizer), "questions": questions[1],
             "states": states, "labels": [np.array(part["label"]) for part in parts]}
 
-# %% ../nbs/03_inside.ipynb #00080064
+# %% ../nbs/03_inside.ipynb #eaf6f5fe
 @lru_cache(1)
 def patched_reviews(name: str) -> torch.Tensor: # (layers, 200 reviews, words)
     "The answers' logits with the last token's state replaced by the mean of 400 reviews."
@@ -149,7 +149,7 @@ def read_layer(model: str, reading: str, layer: int, draw: int) -> dict: # right
     return {"right": int((fitted.predict(test[layer].numpy()) == wanted).sum()),
             "fitted": round(fitted.score(train[layer][rows].numpy(), learnt), 3)}
 
-# %% ../nbs/03_inside.ipynb #db9727ae
+# %% ../nbs/03_inside.ipynb #23faf525
 LAYERS = {"tiny-gpt2": 4, "smollm2": 30}
 DRAWS = {"lens": 1, "patched": 1, "probe": 5, "shuffled": 5}
 
