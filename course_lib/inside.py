@@ -7,7 +7,7 @@ __all__ = ['ASKED', 'WORDS', 'LAYERS', 'DRAWS', 'RECORDS', 'layer_states', 'fina
            'some_of_each', 'halves', 'probe', 'read_reviews', 'patched_logits', 'patched_reviews', 'read_layer',
            'layer_runs']
 
-# %% ../nbs/03_inside.ipynb #0847f692
+# %% ../nbs/03_inside.ipynb #fa8f05c2
 from functools import lru_cache
 
 import numpy as np
@@ -23,7 +23,7 @@ from .models import blocks, load
 from .packed import body_of
 from .tokens import batches, pad_batch
 
-# %% ../nbs/03_inside.ipynb #db0d9a5e
+# %% ../nbs/03_inside.ipynb #b0c19a4e
 @torch.no_grad()
 def layer_states(
     model: torch.nn.Module, # a causal model, with or without a head
@@ -46,7 +46,7 @@ def layer_states(
     body.train(training)
     return torch.stack(found, dim=1)
 
-# %% ../nbs/03_inside.ipynb #b4a0e0e4
+# %% ../nbs/03_inside.ipynb #5d31570b
 def final_norm(model: PreTrainedModel) -> torch.nn.Module:
     "The norm between the last layer and the output matrix, as GPT-2, Llama and most GPTs have it."
     return [part for part in body_of(model).children() if "Norm" in type(part).__name__][-1]
@@ -61,7 +61,7 @@ def lens(
     ended = torch.cat([final_norm(model)(states[:-1]), states[-1:]])
     return ended @ model.get_output_embeddings().weight[words].T
 
-# %% ../nbs/03_inside.ipynb #892c1ff8
+# %% ../nbs/03_inside.ipynb #9dcc8a14
 ASKED = "Review: {}\nSentiment:"
 WORDS = (" negative", " positive") # in the order of the labels
 
@@ -74,7 +74,7 @@ def answer_tokens(tokenizer: PreTrainedTokenizerBase) -> list: # of two ids
     "The token of each answer."
     return [ids[0] for ids in tokenizer(list(WORDS), add_special_tokens=False)["input_ids"]]
 
-# %% ../nbs/03_inside.ipynb #df18aec5
+# %% ../nbs/03_inside.ipynb #5f26dd7e
 def some_of_each(part: Dataset, n: int) -> Dataset: # 2 n rows
     "The first n rows of each of the two classes."
     labels = np.array(part["label"])
@@ -86,13 +86,13 @@ def halves(logits: torch.Tensor, # (rows, 2) of the two answers
     leaning = (logits[:, 1] - logits[:, 0]).numpy()
     return int(((leaning > np.median(leaning)) == labels).sum())
 
-# %% ../nbs/03_inside.ipynb #afb4ab85
+# %% ../nbs/03_inside.ipynb #ffe88088
 def probe(states: np.ndarray, # (rows, width), of one layer
           labels: np.ndarray) -> Pipeline:
     "A linear classifier of states. The small C keeps its weights small: few rows, wide states."
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01)).fit(states, labels)
 
-# %% ../nbs/03_inside.ipynb #a5babf44
+# %% ../nbs/03_inside.ipynb #772f921d
 @lru_cache(1)
 def read_reviews(name: str) -> dict: # what the runs of a model share
     "The states of 400 training reviews and 200 validation reviews, and their labels."
@@ -103,7 +103,7 @@ def read_reviews(name: str) -> dict: # what the runs of a model share
     return {"model": model, "words": answer_tokens(tokenizer), "questions": questions[1],
             "states": states, "labels": [np.array(part["label"]) for part in parts]}
 
-# %% ../nbs/03_inside.ipynb #1ae8b38f
+# %% ../nbs/03_inside.ipynb #9c9125a3
 @torch.no_grad()
 def patched_logits(
     model: PreTrainedModel, # loaded for text generation
@@ -125,7 +125,7 @@ def patched_logits(
     finally:
         for hook in hooks: hook.remove()
 
-# %% ../nbs/03_inside.ipynb #d1ee7796
+# %% ../nbs/03_inside.ipynb #bb001bcb
 @lru_cache(1)
 def patched_reviews(name: str) -> torch.Tensor: # (layers, 200 reviews, words)
     "The answers' logits with the last token's state replaced by the mean of 400 reviews."
@@ -151,7 +151,7 @@ def read_layer(model: str, reading: str, layer: int, draw: int) -> dict: # right
     return {"right": int((fitted.predict(test[layer].numpy()) == wanted).sum()),
             "fitted": round(fitted.score(train[layer][rows].numpy(), learnt), 3)}
 
-# %% ../nbs/03_inside.ipynb #165ea740
+# %% ../nbs/03_inside.ipynb #9f7534f0
 LAYERS = {"tiny-gpt2": 4, "smollm2": 30}
 DRAWS = {"lens": 1, "patched": 1, "probe": 5, "shuffled": 5}
 

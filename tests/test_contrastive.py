@@ -2,12 +2,19 @@
 import pytest
 import torch
 
-from course_lib.contrastive import (LABELS, both_vectors, contrastive, cosine_loss, embed,
-                                    pair_batch, pair_rows, ranking_loss, sample_pairs)
+from course_lib.contrastive import (LABELS, RECORDS, both_vectors, contrastive, cosine_loss, embed,
+                                    few, fit_pairs, on_vectors, pair_batch, pair_rows, ranking,
+                                    ranking_loss, reviews, run_few_labels, sample_pairs)
+from course_lib.errors import InputError
 from course_lib.models import find_model, load
 from course_lib.packed import body_of
 
-pytest.importorskip("sentence_transformers", reason="sentence-transformers isn't installed")
+def is_there(name: str) -> bool:
+    try: return bool(find_model(name))
+    except InputError: return False
+
+
+pytestmark = pytest.mark.skipif(not is_there("minilm"), reason="minilm isn't there: course doctor")
 
 TEXTS = ["A fine film.", "Dull, and far too long for what it says.", "I laughed, I wept, I stayed.",
          "Nothing in it works, least of all the jokes.", "Warm.", "The plot creaks."]
@@ -16,9 +23,15 @@ KINDS = [0, 1, 0, 1, 0, 1]
 
 @pytest.fixture
 def encoder():
-    from sentence_transformers import SentenceTransformer
     model, tokenizer = load("minilm", labels=LABELS)
-    return body_of(model), tokenizer, SentenceTransformer(find_model("minilm"), device="cpu")
+    return body_of(model), tokenizer
+
+
+@pytest.fixture
+def theirs():
+    name = "sentence_transformers"
+    library = pytest.importorskip(name, reason="sentence-transformers isn't installed")
+    return library.SentenceTransformer(find_model("minilm"), device="cpu")
 
 
 @pytest.fixture
@@ -35,17 +48,18 @@ def gradient(loss, model, known: set) -> torch.Tensor:
     return torch.cat([found[name].flatten() for name in sorted(known)])
 
 
-def test_vectors_are_those_of_sentence_transformers(encoder, rows):
-    model, _, theirs = encoder
+def test_vectors_are_those_of_sentence_transformers(encoder, theirs, rows):
+    model, _ = encoder
     dataset = [{"input_ids": ids} for ids in rows["input_ids"]]
     assert abs(embed(model, dataset) - theirs.encode(TEXTS)).max() < 1e-6
 
 
 @pytest.mark.parametrize("loss, name", [(cosine_loss, "CosineSimilarityLoss"),
                                         (ranking_loss, "MultipleNegativesRankingLoss")])
-def test_losses_and_gradients_are_those_of_sentence_transformers(encoder, rows, loss, name):
+def test_losses_are_those_of_sentence_transformers(encoder, theirs, rows, loss, name):
+    "Their values and their gradients."
     from sentence_transformers.sentence_transformer import losses
-    model, _, theirs = encoder
+    model, _ = encoder
     pairs = [(0, 2, True), (1, 3, True), (4, 1, False), (5, 2, False)]
     batch = pair_batch(model, pair_rows(rows, pairs))
     ours, _ = loss(model, batch)
@@ -86,3 +100,25 @@ def test_pairs_are_as_many_as_asked_for_and_of_both_kinds():
 def test_length_of_a_pair_counts_both_texts(rows):
     (row,) = pair_rows(rows, [(0, 1, False)])
     assert contrastive.length(row) == len(rows["input_ids"][0]) + len(rows["input_ids"][1])
+
+
+@pytest.mark.parametrize("task", [contrastive, ranking])
+def test_pairs_move_the_labelled_texts_and_the_same_seed_moves_them_alike(task):
+    labelled = few(reviews()[0], 4, draw=0)
+    once, again = (fit_pairs(task, labelled, draw=0, n=64) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once.parameters(), again.parameters()))
+    assert on_vectors(once, labelled, labelled) == 8
+
+
+def test_few_draws_as_many_of_each_class_and_another_draw_others():
+    train, _ = reviews()
+    rows = few(train, 8, draw=3)
+    assert sorted(rows["labels"]) == [0] * 8 + [1] * 8 and rows["labels"][:] == rows["label"][:]
+    assert few(train, 8, draw=3)["text"][:] == rows["text"][:] != few(train, 8, draw=4)["text"][:]
+
+
+def test_the_runs_of_the_record_are_different_and_the_cheap_ones_work():
+    run, settings = RECORDS["contrastive"]
+    assert run is run_few_labels and len({tuple(s.values()) for s in settings}) == len(settings)
+    assert {s["a_class"] for s in settings} == {8, 16, 64}
+    for way in ("words", "frozen"): assert 120 < run(way, 64, 0)["right"] < 300
