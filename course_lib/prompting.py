@@ -137,7 +137,7 @@ def last_log_probs(
 def score_labels(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list,
     verbalizer: dict, # label -> word; most words begin with a space
-    batch_size: int = 64,
+    batch_size: int = 16,
 ) -> pd.DataFrame: # (prompts, labels)
     """Log-probability of each label's word after each prompt.
 
