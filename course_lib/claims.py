@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['STEPS', 'RECIPE', 'PASSES', 'RUNS', 'CLAIMS', 'SMOLLM2', 'SMOLLM2_RATES', 'ALL_WEIGHTS', 'LORA', 'RATES', 'CONSTANT',
            'NO_WARMUP', 'FEWER_LAYERS', 'HALF', 'SWEEP', 'HARMLESS', 'WITHOUT', 'CORPUS', 'EIGHTH', 'NEXT_WORD', 'ASK',
-           'ASK_8', 'MINILM', 'draw', 'make_rare', 'cleaned', 'run_once', 'count_words', 'altered', 'measure_flips',
-           'what_it_took', 'measures', 'prompt_once', 'next_word_once', 'joint_once', 'corpus_once', 'some_texts',
-           'Effect', 'gain', 'within', 'below', 'Claim', 'chosen', 'default_rate', 'over_batch_64', 'at_rates',
-           'steps_saved', 'another_draw', 'winners_luck', 'stays', 'turns', 'without', 'over_prompt', 'tokens_read',
-           'tokens_spared', 'interval', 'decide', 'verdict', 'OutOfTime', 'getter', 'run_claims', 'conditions',
-           'run_claim', 'ledger_rows', 'plot_ledger']
+           'ASK_8', 'MINILM', 'FAMOUS', 'SOURCES', 'RECORDS', 'draw', 'make_rare', 'cleaned', 'run_once', 'count_words',
+           'altered', 'measure_flips', 'what_it_took', 'measures', 'prompt_once', 'next_word_once', 'joint_once',
+           'corpus_once', 'some_texts', 'Effect', 'gain', 'within', 'below', 'Claim', 'chosen', 'default_rate',
+           'over_batch_64', 'at_rates', 'steps_saved', 'another_draw', 'winners_luck', 'stays', 'turns', 'without',
+           'over_prompt', 'tokens_read', 'tokens_spared', 'interval', 'decide', 'verdict', 'OutOfTime', 'getter',
+           'run_claims', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'plot_ledger', 'continuation',
+           'spelt_alike', 'sentences', 'reader', 'contamination_once']
 
 # %% ../nbs/b_claims.ipynb #76d7c8ab
-import tempfile, time
+import os, re, tempfile, time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ from .models import blocks, freeze, load, quiet
 from .multitask import joint_against_separate
 from .pretraining import (
     language, new_model, over_stream, pretraining_optimizer, read_texts, token_stream, wsd)
-from .prompting import prompt_accuracy
+from .prompting import encode, prompt_accuracy
 from .recipe import LEARNING_RATES
 from .records import kept, run_file
 from .runs import add_peft_lora
@@ -510,7 +512,7 @@ CLAIMS["family-for-task"] = Claim(
      **{f"next word, loss of {other} over tiny-gpt2's":
             gain("loss", **NEXT_WORD, model=other, against=NEXT_WORD)
         for other in ("tiny-bert", "tiny-t5")},
-     "accuracy of minilm over smollm2, 64 rows":
+     "smollm2, 64 rows, accuracy of minilm over it":
          gain(**{**SMOLLM2, "model": "minilm", "epochs": 16}, against=LORA)},
     unit="points of accuracy, hundredths of a nat", rows=960)
 
@@ -682,6 +684,22 @@ def ledger_rows(
             "values": " ".join(f"{v:.4g}" for v in own)})
     return rows
 
+# %% ../nbs/b_claims.ipynb #69dea15b
+def merged(
+    ledger: pd.DataFrame, # lines as `run_claims` gives them
+    new: pd.DataFrame,
+) -> pd.DataFrame:
+    "The ledger with new lines in it, in the order of CLAIMS; its verdicts are from all its lines."
+    key = ["claim", "condition"]
+    both = pd.concat([ledger, new]).drop_duplicates(key, keep="last").set_index(key)
+    order = [(name, condition) for name, claim in CLAIMS.items() for condition in claim.effects]
+    both = both.loc[[place for place in order if place in both.index]].reset_index()
+    for name, rows in both.groupby("claim"):
+        both.loc[rows.index, "says"] = CLAIMS[name].says
+        each = dict(zip(rows["condition"], rows["condition_verdict"]))
+        both.loc[rows.index, "verdict"] = verdict(each)
+    return both[ledger.columns]
+
 # %% ../nbs/b_claims.ipynb #082c6307
 def plot_ledger(ledger: pd.DataFrame): # Figure
     "The effects in points, with their intervals; the grey line is what each has to exceed."
@@ -699,3 +717,65 @@ def plot_ledger(ledger: pd.DataFrame): # Figure
     ax.xaxis.set_major_formatter("{x:g}")
     ax.set_yticklabels(shown["claim"] + ": " + shown["condition"], fontsize=7)
     return fig
+
+# %% ../nbs/b_claims.ipynb #a80e1a73
+@torch.inference_mode()
+def continuation(model, tokenizer, text: str) -> dict: # measure -> number
+    "How well a causal model knows the second half of a text when it sees the first."
+    ids = torch.tensor(encode(tokenizer, [text]))
+    half = ids.shape[1] // 2
+    rest = ids[0, half:]
+    log_p = model(ids).logits[0, half - 1:-1].log_softmax(-1)
+    right = log_p.argmax(-1) == rest
+    likelihood = log_p.gather(1, rest[:, None]).mean().item()
+    return {"tokens": len(rest), "right": round(right.float().mean().item(), 3),
+            "log_likelihood": round(likelihood, 3), "exact": int(right.all())}
+
+# %% ../nbs/b_claims.ipynb #c96d1abc
+FAMOUS = """
+Four score and seven years ago our fathers brought forth on this continent, a new nation
+We hold these truths to be self-evident, that all men are created equal, that they are endowed
+We the People of the United States, in Order to form a more perfect Union, establish Justice
+It is a truth universally acknowledged, that a single man in possession of a good fortune
+It was the best of times, it was the worst of times, it was the age of wisdom
+In the beginning God created the heaven and the earth. And the earth was without form
+To be, or not to be, that is the question: Whether 'tis nobler in the mind to suffer
+The Lord is my shepherd; I shall not want. He maketh me to lie down in green pastures
+All human beings are born free and equal in dignity and rights. They are endowed with reason
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software
+Congress shall make no law respecting an establishment of religion, or prohibiting the free
+Twinkle, twinkle, little star, how I wonder what you are! Up above the world so high
+""".strip().splitlines()
+
+# %% ../nbs/b_claims.ipynb #4a3307f7
+SOURCES = {"rotten_tomatoes": 100, "our reviews": 100, "our reviews, spelt alike": 100,
+           "our news": 100, "famous beginnings": len(FAMOUS)} # -> number of sentences
+
+def spelt_alike(text: str) -> str:
+    "A text as rotten_tomatoes spells it: lower case, spaces around the marks."
+    return " ".join(re.sub(r"([^\w\s'-])", r" \1 ", text.lower()).split())
+
+@cache
+def sentences(source: str) -> list: # of texts
+    "The texts of a source that have 15 to 35 words, drawn at random; the famous ones as they are."
+    if source == "famous beginnings": return FAMOUS
+    real = Path(os.environ.get("COURSE_REAL_DATA", "."))
+    if source == "rotten_tomatoes": table = read_table(real / "rotten_tomatoes/validation.csv")
+    elif source == "our news": table = read_table(shipped("news.jsonl"), "lead", "topic")
+    else: table = read_table(shipped("reviews.csv"))
+    texts = [t for t in table["text"][:] if 15 <= len(t.split()) <= 35]
+    if source == "our reviews, spelt alike": texts = [spelt_alike(t) for t in texts]
+    return np.random.default_rng(0).permutation(texts)[:SOURCES[source]].tolist()
+
+# %% ../nbs/b_claims.ipynb #985aacca
+@cache
+def reader() -> tuple: # (model, tokenizer)
+    "The model that is asked, loaded once."
+    return load("smollm2", task="text-generation")
+
+def contamination_once(source: str, row: int) -> dict: # measure -> number
+    "How well smollm2 completes a sentence of a source."
+    return continuation(*reader(), sentences(source)[row])
+
+RECORDS = {"contamination": (contamination_once, [
+    {"source": source, "row": row} for source, n in SOURCES.items() for row in range(n)])}
