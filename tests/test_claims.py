@@ -1,19 +1,26 @@
 """An experiment can be cut off at any run and goes on; verdicts follow from intervals; the shipped
-ledger follows from its own numbers."""
+ledger follows from its own numbers; a completion is what greedy decoding writes."""
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from scipy.stats import ttest_1samp
 
 import course_lib.claims as module
 from course_lib.claims import (
-    CLAIMS, STEPS, Claim, decide, draw, gain, interval, ledger_rows, run_claims, run_once, verdict
+    CLAIMS, RECORDS, SOURCES, STEPS, Claim, conditions, contamination_once, continuation, decide,
+    draw, gain, interval, ledger_rows, merged, run_claims, run_once, sentences, spelt_alike, verdict
 )
 from course_lib.data import InputError, shipped
+from course_lib.download import cache_folder
+from course_lib.files import is_folder
+from course_lib.models import load
 from course_lib.optim import SCHEDULES
+from course_lib.prompting import encode
+from course_lib.records import recorded
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -71,6 +78,38 @@ def test_experiments_go_on(tmp_path, monkeypatch):
     assert not (tmp_path / "none/claims.csv").exists()
     with pytest.raises(InputError, match="is not known – they are lr-default"):
         run_claims(["no-such-claim"], tmp_path)
+    part = run_claims(["toy:and"], tmp_path / "part", minutes=1e6, say=lambda line: None)
+    assert part["condition"].tolist() == ["0.1 and 0.3"]
+    assert part["values"].tolist() == [whole["values"][1]]
+
+
+def test_conditions_are_chosen_by_a_part_of_their_name():
+    assert conditions(["dropout"]) == {"dropout": list(CLAIMS["dropout"].effects)}
+    assert conditions(["dropout:0.1, 256"]) == {"dropout": ["0.1, 256 rows"]}
+    assert conditions(CLAIMS) == {name: list(claim.effects) for name, claim in CLAIMS.items()}
+    large = conditions([":smollm2"])
+    assert "few-shot" in large and "dropout" not in large
+    assert all("smollm2" in condition for own in large.values() for condition in own)
+    for bad in ("dropout:no such thing", "no-such-claim:smollm2"):
+        with pytest.raises(InputError): conditions([bad])
+
+
+def test_new_lines_leave_the_others_as_they_are():
+    ledger = pd.read_csv(shipped("claims.csv"))
+    pd.testing.assert_frame_equal(merged(ledger, ledger), ledger)
+    name = "dropout"
+    one, two, *others = CLAIMS[name].effects
+    new = pd.DataFrame(ledger_rows(name, {one: [5.0, 6.0, 7.0]}))
+    both = merged(ledger[ledger["condition"] != two], new)
+    assert both["condition"].tolist() == [c for c in ledger["condition"] if c != two]
+    mine = both.query("claim == @name")
+    assert mine["values"].iloc[0] == "5 6 7"
+    assert mine["verdict"].nunique() == 1 and one in mine["verdict"].iloc[0]
+    same = ["effect", "low", "high", "values", "condition_verdict"]
+    old = ledger[(ledger["claim"] != name) | ledger["condition"].isin(others)]
+    kept = both[(both["claim"] != name) | both["condition"].isin(others)]
+    pd.testing.assert_frame_equal(kept[same].reset_index(drop=True),
+                                  old[same].reset_index(drop=True))
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -113,13 +152,18 @@ def test_rows_of_a_run():
     assert (labels != true).sum() == 50
     assert parts["test"]["label"][:] == clean["test"]["label"][:]
     assert not any(" not " in t for t in parts["test"]["text"])
+    few = draw(3, rows=200, test_rows=40)
+    assert [few[part].num_rows for part in ("train", "validation", "test")] == [200, 10, 40]
+    assert set(few["test"]["text"]) <= set(clean["test"]["text"])
+    assert few["train"]["text"][:] == clean["train"]["text"][:]
+    assert 10 < sum(few["test"]["label"][:]) < 30          # not one class after the other
 
 
 def test_runs_of_the_other_kinds(monkeypatch):
     "Each gives the numbers that its chapter's function gives, in points, the same twice."
     small = draw(1, rows=40)
     small["test"] = small["test"].select(range(60))
-    monkeypatch.setattr(module, "draw", lambda seed, rows: small)
+    monkeypatch.setattr(module, "draw", lambda seed, rows, test_rows=None: small)
     asked = module.prompt_once(1, rows=40, shots=2)
     assert 20 < asked["accuracy"] < 90
     assert 20 < asked["calibrated"] < 90
@@ -174,10 +218,68 @@ def test_the_shipped_ledger_is_what_its_numbers_say():
     ledger = pd.read_csv(shipped("claims.csv"))
     assert set(ledger["claim"]) <= set(CLAIMS) and (ledger["seeds"] >= 5).all()
     for name, rows in ledger.groupby("claim"):
-        assert rows["condition"].tolist() == list(CLAIMS[name].effects)
+        recorded_ones = [c for c in CLAIMS[name].effects if c in set(rows["condition"])]
+        assert rows["condition"].tolist() == recorded_ones   # a condition may wait for its runs
         values = [[float(v) for v in text.split()] for text in rows["values"]]
         again = pd.DataFrame(ledger_rows(name, dict(zip(rows["condition"], values))))
         assert again["verdict"].tolist() == rows["verdict"].tolist()
         assert rows["seeds"].tolist() == [len(v) for v in values]
         columns = ["effect", "low", "high"]
         np.testing.assert_allclose(again[columns], rows[columns], atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def gpt(): return load("tiny-gpt2", "text-generation")
+
+
+@pytest.mark.parametrize("row", range(6))
+def test_a_completion_is_what_greedy_decoding_writes(gpt, row):
+    "All tokens right, and only then: generate writes the rest; the likelihood is minus the loss."
+    model, tokenizer = gpt
+    texts = draw(0)["test"]["text"]
+    start = torch.tensor(encode(tokenizer, [texts[row]]))[:, :12]
+    written = model.generate(start, max_new_tokens=start.shape[1], do_sample=False,
+                             eos_token_id=None)[0, 1:]
+    for text in (texts[row], tokenizer.decode(written)):
+        ids = torch.tensor(encode(tokenizer, [text]))
+        half = ids.shape[1] // 2
+        again = model.generate(ids[:, :half], max_new_tokens=ids.shape[1] - half, do_sample=False,
+                               eos_token_id=None)
+        found = continuation(model, tokenizer, text)
+        assert found["exact"] == (again[0].tolist() == ids[0].tolist())
+        assert found["exact"] == (found["right"] == 1)
+        labels = ids.clone()
+        labels[0, :half] = -100
+        with torch.no_grad(): loss = model(ids, labels=labels).loss.item()
+        assert found["log_likelihood"] == pytest.approx(-loss, abs=2e-3)
+        assert found["tokens"] == ids.shape[1] - half
+
+
+def test_sentences_of_a_source():
+    assert spelt_alike("It's \"fine\", isn't it? Well-made (mostly).") == (
+        "it's \" fine \" , isn't it ? well-made ( mostly ) .")
+    for source in set(SOURCES) - {"rotten_tomatoes"}:
+        texts = sentences(source)
+        assert len(texts) == len(set(texts)) == SOURCES[source]
+        assert all(12 <= len(t.split()) for t in texts)
+    assert sentences("our reviews, spelt alike") == [*map(spelt_alike, sentences("our reviews"))]
+
+
+def test_the_recorded_completions_are_whole():
+    found = recorded("contamination")
+    settings_ = [dict(zip(("source", "row"), r)) for r in found[["source", "row"]].to_numpy()]
+    assert settings_ == RECORDS["contamination"][1]
+    assert found["right"].between(0, 1).all() and (found["log_likelihood"] < 0).all()
+    assert ((found["right"] == 1) == (found["exact"] == 1)).all()
+
+
+@pytest.mark.skipif(not is_folder(cache_folder() / "smollm2"),
+                    reason="smollm2 isn't downloaded: course download smollm2")
+def test_completions_recorded_can_be_made_again():
+    found = recorded("contamination").set_index(["source", "row"])
+    for source in ("our reviews", "famous beginnings"):
+        for row in range(3):
+            new, old = contamination_once(source, row), found.loc[(source, row)]
+            assert new["tokens"] == old["tokens"]
+            assert new["right"] == pytest.approx(old["right"], abs=0.11)
+            assert new["log_likelihood"] == pytest.approx(old["log_likelihood"], abs=0.05)
