@@ -7,7 +7,7 @@ __all__ = ['ROWS', 'TEMPLATE', 'RATES', 'LORA_RATE', 'WAYS', 'RECORDS', 'parts',
            'prompting', 'token_ids', 'last_states', 'read_rows', 'new_head', 'best_layer', 'frozen_states', 'train',
            'fine_tuning', 'word_counts', 'curve_once', 'runs']
 
-# %% ../nbs/09_curve.ipynb #35bdcbd8
+# %% ../nbs/09_curve.ipynb #1c42958c
 import math, time
 from functools import lru_cache, partial
 
@@ -29,7 +29,7 @@ from .runs import add_peft_lora
 from .tokens import batches, pad_batch, tokenize
 from .training import fast_bfloat16, fit, predict_logits
 
-# %% ../nbs/09_curve.ipynb #0126f9fc
+# %% ../nbs/09_curve.ipynb #32df4fb7
 ROWS = 200 # to score
 
 @lru_cache
@@ -46,7 +46,7 @@ def draw_rows(labels: int, seed: int) -> Dataset:
     columns = {"text": [text for text, _ in drawn], "label": [names.index(y) for _, y in drawn]}
     return Dataset.from_dict(columns, features=train.features)
 
-# %% ../nbs/09_curve.ipynb #692d2951
+# %% ../nbs/09_curve.ipynb #a9c8a95e
 def sixteen_bits() -> torch.autocast:
     "Matrix products in bfloat16 inside of `with`, where the machine is made for it."
     return torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(torch.device("cpu")))
@@ -56,7 +56,7 @@ def timed(function, *values) -> tuple: # (what it returns, seconds of processor 
     start = time.process_time()
     return function(*values), time.process_time() - start
 
-# %% ../nbs/09_curve.ipynb #299eac69
+# %% ../nbs/09_curve.ipynb #1fb23681
 TEMPLATE = "Review: {text}\nSentiment:{label}\n\n"
 
 @lru_cache(maxsize=1)
@@ -77,7 +77,7 @@ def prompting(name: str, labels: int, seed: int, calibrated: bool = False) -> tu
     scores = without_prejudice if calibrated else plain
     return scores.argmax(-1), 0.0, seconds
 
-# %% ../nbs/09_curve.ipynb #abe3df08
+# %% ../nbs/09_curve.ipynb #37ead92c
 def token_ids(rows: Dataset, tokenizer) -> Dataset: # with input_ids and labels
     "Rows as the model reads them."
     return tokenize(DatasetDict(rows=rows), tokenizer)["rows"]
@@ -104,7 +104,7 @@ def read_rows(name: str, labels: int | None, seed: int) -> tuple: # (states, sec
     rows = parts()[1] if labels is None else draw_rows(labels, seed)
     return timed(last_states, model, token_ids(rows, tokenizer))
 
-# %% ../nbs/09_curve.ipynb #a433df46
+# %% ../nbs/09_curve.ipynb #936e363c
 def new_head():
     "Logistic regression on standardised states."
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
@@ -127,7 +127,7 @@ def frozen_states(name: str, labels: int, seed: int, layer: int | None = None) -
     head, fitting = timed(new_head().fit, states[layer - 1], y)
     return head.predict(asked[layer - 1]), reading + choosing + fitting, answering
 
-# %% ../nbs/09_curve.ipynb #41bd288f
+# %% ../nbs/09_curve.ipynb #8f4d11a6
 RATES = {"tiny-gpt2": 5e-4, "smollm2": 5e-5} # for all weights
 LORA_RATE = 3e-4
 
@@ -153,7 +153,7 @@ def word_counts(name: str, labels: int, seed: int) -> tuple:
     found, seconds = timed(tfidf_baseline, draw_rows(labels, seed), asked)
     return found.argmax(-1), seconds, 0.0
 
-# %% ../nbs/09_curve.ipynb #9462c89d
+# %% ../nbs/09_curve.ipynb #568ccd24
 WAYS = {
     "prompting": prompting, "prompting, calibrated": partial(prompting, calibrated=True),
     "frozen states": frozen_states, "LoRA": partial(fine_tuning, lora=True),
@@ -169,19 +169,19 @@ def curve_once(model: str, way: str, labels: int, seed: int) -> dict:
             "bf16": fast_bfloat16(torch.device("cpu")),
             "rows": "".join("r" if r else "w" for r in right)}
 
-# %% ../nbs/09_curve.ipynb #eafa6833
+# %% ../nbs/09_curve.ipynb #0afa6cbb
 def runs() -> list: # of settings, the quick ones first
     "What the record is made of."
     def points(model, ways, labels=(8, 32, 128, 512), seeds=range(3)) -> list:
         return [{"model": model, "way": way, "labels": n, "seed": seed}
                 for seed in seeds for n in labels for way in ways]
     asked = ["prompting", "prompting, calibrated"]
-    layers = [way for way in WAYS if way.startswith("frozen")]
+    read = [way for way in WAYS if way.startswith("frozen")]
     return [
         *points("none", ["word counts"]), *points("tiny-gpt2", ["frozen states", "all weights"]),
-        *points("smollm2", asked, [0], [0]), *points("smollm2", asked, [8]),
-        *[p for seed in range(3) for ways in (layers, ["LoRA", "all weights"])
-          for p in points("smollm2", ways, seeds=[seed])],
-        *points("smollm2", asked, [32])]
+        *points("smollm2", asked, [0], [0]), *points("smollm2", asked, [8, 32]),
+        *points("smollm2", read),
+        *points("smollm2", ["LoRA", "all weights"], [8, 32, 128]),
+        *points("smollm2", ["LoRA", "all weights"], [512])]
 
 RECORDS = {"learning-curve": (curve_once, runs())}
