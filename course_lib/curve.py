@@ -7,7 +7,7 @@ __all__ = ['ROWS', 'TEMPLATE', 'RATES', 'LORA_RATE', 'WAYS', 'RECORDS', 'parts',
            'prompting', 'token_ids', 'last_states', 'read_rows', 'new_head', 'best_layer', 'frozen_states', 'train',
            'fine_tuning', 'word_counts', 'curve_once', 'runs']
 
-# %% ../nbs/09_curve.ipynb #1c42958c
+# %% ../nbs/09_curve.ipynb #a9ac0c4c
 import math, time
 from functools import lru_cache, partial
 
@@ -29,7 +29,7 @@ from .runs import add_peft_lora
 from .tokens import batches, pad_batch, tokenize
 from .training import fast_bfloat16, fit, predict_logits
 
-# %% ../nbs/09_curve.ipynb #32df4fb7
+# %% ../nbs/09_curve.ipynb #d5dceaf5
 ROWS = 200 # to score
 
 @lru_cache
@@ -46,7 +46,7 @@ def draw_rows(labels: int, seed: int) -> Dataset:
     columns = {"text": [text for text, _ in drawn], "label": [names.index(y) for _, y in drawn]}
     return Dataset.from_dict(columns, features=train.features)
 
-# %% ../nbs/09_curve.ipynb #a9c8a95e
+# %% ../nbs/09_curve.ipynb #f351f48e
 def sixteen_bits() -> torch.autocast:
     "Matrix products in bfloat16 inside of `with`, where the machine is made for it."
     return torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(torch.device("cpu")))
@@ -56,7 +56,7 @@ def timed(function, *values) -> tuple: # (what it returns, seconds of processor 
     start = time.process_time()
     return function(*values), time.process_time() - start
 
-# %% ../nbs/09_curve.ipynb #1fb23681
+# %% ../nbs/09_curve.ipynb #2e87a872
 TEMPLATE = "Review: {text}\nSentiment:{label}\n\n"
 
 @lru_cache(maxsize=1)
@@ -77,7 +77,7 @@ def prompting(name: str, labels: int, seed: int, calibrated: bool = False) -> tu
     scores = without_prejudice if calibrated else plain
     return scores.argmax(-1), 0.0, seconds
 
-# %% ../nbs/09_curve.ipynb #37ead92c
+# %% ../nbs/09_curve.ipynb #c2d7d380
 def token_ids(rows: Dataset, tokenizer) -> Dataset: # with input_ids and labels
     "Rows as the model reads them."
     return tokenize(DatasetDict(rows=rows), tokenizer)["rows"]
@@ -104,7 +104,7 @@ def read_rows(name: str, labels: int | None, seed: int) -> tuple: # (states, sec
     rows = parts()[1] if labels is None else draw_rows(labels, seed)
     return timed(last_states, model, token_ids(rows, tokenizer))
 
-# %% ../nbs/09_curve.ipynb #936e363c
+# %% ../nbs/09_curve.ipynb #0bac61df
 def new_head():
     "Logistic regression on standardised states."
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
@@ -127,16 +127,16 @@ def frozen_states(name: str, labels: int, seed: int, layer: int | None = None) -
     head, fitting = timed(new_head().fit, states[layer - 1], y)
     return head.predict(asked[layer - 1]), reading + choosing + fitting, answering
 
-# %% ../nbs/09_curve.ipynb #8f4d11a6
-RATES = {"tiny-gpt2": 5e-4, "smollm2": 5e-5} # for all weights
-LORA_RATE = 3e-4
+# %% ../nbs/09_curve.ipynb #8cc91652
+RATES = {"tiny-gpt2": 5e-4, "smollm2": 1e-4} # for all weights
+LORA_RATE = 1e-3
 
 def train(name: str, rows: Dataset, seed: int, lora: bool) -> tuple: # (model, tokenizer)
-    "Fine-tune with a new head: two epochs, or a dozen steps if that is more."
+    "Fine-tune with a new head: two epochs, or two dozen steps if that is more."
     model, tokenizer = load(name, labels=rows.features["label"].names, seed=seed)
     if lora: model = add_peft_lora(model, rank=16, seed=seed)
-    steps = math.ceil(len(rows) / 16)
-    fit(model, token_ids(rows, tokenizer), epochs=max(2, math.ceil(12 / steps)), batch_size=16,
+    steps = math.ceil(len(rows) / 8)
+    fit(model, token_ids(rows, tokenizer), epochs=max(2, math.ceil(24 / steps)), batch_size=8,
         learning_rate=LORA_RATE if lora else RATES[name], seed=seed, progress=False)
     return (model.merge_and_unload() if lora else model), tokenizer
 
@@ -153,7 +153,7 @@ def word_counts(name: str, labels: int, seed: int) -> tuple:
     found, seconds = timed(tfidf_baseline, draw_rows(labels, seed), asked)
     return found.argmax(-1), seconds, 0.0
 
-# %% ../nbs/09_curve.ipynb #568ccd24
+# %% ../nbs/09_curve.ipynb #4dee325d
 WAYS = {
     "prompting": prompting, "prompting, calibrated": partial(prompting, calibrated=True),
     "frozen states": frozen_states, "LoRA": partial(fine_tuning, lora=True),
@@ -169,7 +169,7 @@ def curve_once(model: str, way: str, labels: int, seed: int) -> dict:
             "bf16": fast_bfloat16(torch.device("cpu")),
             "rows": "".join("r" if r else "w" for r in right)}
 
-# %% ../nbs/09_curve.ipynb #0afa6cbb
+# %% ../nbs/09_curve.ipynb #c377c918
 def runs() -> list: # of settings, the quick ones first
     "What the record is made of."
     def points(model, ways, labels=(8, 32, 128, 512), seeds=range(3)) -> list:
