@@ -98,10 +98,12 @@ def test_a_difference_is_taken_row_by_row():
     def line(way, seed, rows): return {"model": "m", "way": way, "labels": 8, "seed": seed,
                                        "rows": rows}
     table = pd.DataFrame([line("a", 0, "rrrrw"), line("a", 1, "rrrww"), line("b", 0, "rrrww"),
-                          line("b", 1, "rrwww"), line("none", 0, "rwwww")])
+                          line("b", 1, "rrwww"), line("one", 0, "rwwww"),
+                          {**line("asked", 0, "rwwww"), "labels": 0}])
     assert right_answers(table, "m", "a", 8).tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
     assert difference(table, ("m", "a", 8), ("m", "b", 8))[0] == pytest.approx(0.2)
-    assert difference(table, ("m", "a", 8), ("m", "none", 8))[0] == pytest.approx(0.5)
+    assert difference(table, ("m", "a", 8), ("m", "asked", 0))[0] == pytest.approx(0.5)
+    assert difference(table, ("m", "a", 8), ("m", "one", 8))[0] == pytest.approx(0.6) # draw 0
     assert difference(table, ("m", "a", 8), ("m", "a", 8)) == (0, 0, 0)
 
 
