@@ -8,7 +8,7 @@ __all__ = ['ROWS', 'TEMPLATE', 'RATES', 'LORA_RATE', 'LAYERS', 'WAYS', 'TRAINED_
            'best_layer', 'frozen_states', 'train', 'fine_tuning', 'word_counts', 'curve_once', 'runs', 'right_answers',
            'over_draws', 'difference', 'clear_from']
 
-# %% ../nbs/09_curve.ipynb #b27ee9cb
+# %% ../nbs/09_curve.ipynb #70639715
 import math, time
 from functools import lru_cache, partial
 
@@ -30,7 +30,7 @@ from .runs import add_peft_lora
 from .tokens import batches, pad_batch, tokenize
 from .training import fast_bfloat16, fit, predict_logits
 
-# %% ../nbs/09_curve.ipynb #33164d10
+# %% ../nbs/09_curve.ipynb #4ceb8961
 ROWS = 200 # to score
 
 @lru_cache
@@ -47,7 +47,7 @@ def draw_rows(labels: int, seed: int) -> Dataset:
     columns = {"text": [text for text, _ in drawn], "label": [names.index(y) for _, y in drawn]}
     return Dataset.from_dict(columns, features=train.features)
 
-# %% ../nbs/09_curve.ipynb #86dcc423
+# %% ../nbs/09_curve.ipynb #55938632
 def sixteen_bits() -> torch.autocast:
     "Matrix products in bfloat16 inside of `with`, where the machine is made for it."
     return torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16(torch.device("cpu")))
@@ -57,7 +57,7 @@ def timed(function, *values) -> tuple: # (what it returns, seconds of processor 
     start = time.process_time()
     return function(*values), time.process_time() - start
 
-# %% ../nbs/09_curve.ipynb #16af8150
+# %% ../nbs/09_curve.ipynb #7e15bc44
 TEMPLATE = "Review: {text}\nSentiment:{label}\n\n"
 
 @lru_cache(maxsize=1)
@@ -78,7 +78,7 @@ def prompting(name: str, labels: int, seed: int, calibrated: bool = False) -> tu
     scores = without_prejudice if calibrated else plain
     return scores.argmax(-1), 0.0, seconds
 
-# %% ../nbs/09_curve.ipynb #ffc144b6
+# %% ../nbs/09_curve.ipynb #10799aaf
 def token_ids(rows: Dataset, tokenizer) -> Dataset: # with input_ids and labels
     "Rows as the model reads them."
     return tokenize(DatasetDict(rows=rows), tokenizer)["rows"]
@@ -105,7 +105,7 @@ def read_rows(name: str, labels: int | None, seed: int) -> tuple: # (states, sec
     rows = parts()[1] if labels is None else draw_rows(labels, seed)
     return timed(last_states, model, token_ids(rows, tokenizer))
 
-# %% ../nbs/09_curve.ipynb #3353a2c4
+# %% ../nbs/09_curve.ipynb #75f45b33
 def new_head():
     "Logistic regression on standardised states."
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
@@ -128,7 +128,7 @@ def frozen_states(name: str, labels: int, seed: int, layer: int | None = None) -
     head, fitting = timed(new_head().fit, states[layer - 1], y)
     return head.predict(asked[layer - 1]), reading + choosing + fitting, answering
 
-# %% ../nbs/09_curve.ipynb #30bc070e
+# %% ../nbs/09_curve.ipynb #a83f11b9
 RATES = {"tiny-gpt2": 5e-4, "smollm2": 1e-4} # for all weights
 LORA_RATE = 1e-3
 
@@ -154,7 +154,7 @@ def word_counts(name: str, labels: int, seed: int) -> tuple:
     found, seconds = timed(tfidf_baseline, draw_rows(labels, seed), asked)
     return found.argmax(-1), seconds, 0.0
 
-# %% ../nbs/09_curve.ipynb #2ff5a628
+# %% ../nbs/09_curve.ipynb #5df5a897
 LAYERS = (8, 16, 20, 30) # that get lines of their own
 
 WAYS = {
@@ -172,8 +172,8 @@ def curve_once(model: str, way: str, labels: int, seed: int) -> dict:
             "bf16": fast_bfloat16(torch.device("cpu")),
             "rows": "".join("r" if r else "w" for r in right)}
 
-# %% ../nbs/09_curve.ipynb #0bf08e60
-TRAINED_DRAWS = 1 # of labels for LoRA and all weights of smollm2; each takes a quarter of an hour
+# %% ../nbs/09_curve.ipynb #6ad0ff4b
+TRAINED_DRAWS = {8: 2, 32: 2, 128: 2, 512: 1} # for LoRA and all weights of smollm2: minutes each
 
 def runs() -> list: # of settings, the quick ones first
     "What the record is made of."
@@ -186,17 +186,18 @@ def runs() -> list: # of settings, the quick ones first
         *points("none", ["word counts"]), *points("tiny-gpt2", ["frozen states", "all weights"]),
         *points("smollm2", asked, [0], [0]), *points("smollm2", asked, [8]),
         *points("smollm2", read),
-        *points("smollm2", ["LoRA", "all weights"], seeds=range(TRAINED_DRAWS))]
+        *[point for labels, draws in TRAINED_DRAWS.items()
+          for point in points("smollm2", ["LoRA", "all weights"], [labels], range(draws))]]
 
 RECORDS = {"learning-curve": (curve_once, runs())}
 
-# %% ../nbs/09_curve.ipynb #767b8b18
+# %% ../nbs/09_curve.ipynb #f237d18e
 def right_answers(table: pd.DataFrame, model: str, way: str, labels: int) -> np.ndarray:
     "Which rows were right in each draw: (draws, rows) of 0 and 1."
     own = table.query("model == @model and way == @way and labels == @labels")
     return np.array([[letter == "r" for letter in rows] for rows in own["rows"]], float)
 
-# %% ../nbs/09_curve.ipynb #045c6fb3
+# %% ../nbs/09_curve.ipynb #70549431
 def over_draws(
     right: np.ndarray, # (draws, rows) of 0 and 1, or differences of such
     resamples: int = 2000,
@@ -210,7 +211,7 @@ def over_draws(
         means.append(chosen[:, rng.integers(0, rows, rows)].mean())
     return (right.mean(), *np.quantile(means, [0.025, 0.975]))
 
-# %% ../nbs/09_curve.ipynb #1968bc87
+# %% ../nbs/09_curve.ipynb #f5962d47
 def difference(table: pd.DataFrame, first: tuple, second: tuple) -> tuple: # (mean, low, high)
     """How much better one point is than another on the same rows; points are (model, way, labels).
 
