@@ -173,7 +173,7 @@ def curve_once(model: str, way: str, labels: int, seed: int) -> dict:
             "rows": "".join("r" if r else "w" for r in right)}
 
 # %% ../nbs/09_curve.ipynb #6ad0ff4b
-TRAINED_DRAWS = {8: 2, 32: 2, 128: 2, 512: 1} # for LoRA and all weights of smollm2: minutes each
+TRAINED_DRAWS = {8: 3, 32: 3, 128: 3, 512: 3} # for LoRA and all weights of smollm2: minutes each
 
 def runs() -> list: # of settings, the quick ones first
     "What the record is made of."
