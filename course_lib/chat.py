@@ -119,11 +119,10 @@ def continue_text(
     return speak(model, tokenizer, text_ids(tokenizer, text), say, Decoding(**decoding))
 
 def text_ids(tokenizer, text: str) -> list: # of tokens
-    "A text behind the token that begins a document, unless that token begins a message."
+    "A text behind the token that begins a document, if the model was taught one."
     from course_lib.prompting import encode
     check_text(text)
-    ids, start = encode(tokenizer, [text])[0], tokenizer.bos_token
-    return ids[1:] if start and start in (tokenizer.chat_template or "") else ids
+    return encode(tokenizer, [text])[0]
 
 def check_text(text: str) -> None:
     "Raise InputError for a text with nothing in it, or with bytes that are no letters."

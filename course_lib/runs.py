@@ -13,7 +13,7 @@ __all__ = ['ADAPTER_CARD', 'CLASSIFIER_USE', 'TASKS', 'CARD', 'record', 'environ
            'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
-import platform, shutil, time, warnings
+import logging, platform, shutil, time, warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -187,6 +187,8 @@ def add_peft_lora(model, rank: int, seed: int = 0): # the model, wrapped
 
     They and the head are trained, all else is frozen. Raises InputError without peft, or for a
     rank that saves nothing."""
+    # peft loads it where it is installed, and it complains about kernels that aren't needed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try: from peft import LoraConfig, get_peft_model
     except ImportError:
         advice = "peft is not installed – pip install 'course-lib[adapters]'"
