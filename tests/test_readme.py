@@ -57,9 +57,10 @@ def test_each_command_runs(place, command, monkeypatch):
         (place / "handed-in").mkdir()
         shutil.copy(place / "student/01_data.ipynb", place / "handed-in/a.ipynb")
     if arguments[0] == "download" and not is_here(arguments[1]): pytest.skip("not downloaded")
-    if "smol" in arguments: monkeypatch.setenv("COURSE_CACHE", str(place / "empty"))
+    needs_smollm2 = "smol" in arguments or arguments[0] == "chat"
+    if needs_smollm2: monkeypatch.setenv("COURSE_CACHE", str(place / "empty"))
     done = run_course(*arguments, cwd=place)
-    if "smol" in arguments:                              # test_download has a short one like it
+    if needs_smollm2:                                    # test_download and test_chat have them
         assert done.returncode == 2 and done.stderr.count("\n") == 1
         assert "course download smollm2" in done.stderr
         return
