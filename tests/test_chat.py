@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -309,7 +310,9 @@ class Terminal:
         import pty
         import termios
         self.end, inside = pty.openpty()
-        def own(): fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        def own():
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)   # a background job would ignore Ctrl-C
         self.process = start(*arguments, stdin=inside, stdout=stdout or inside,
                              stderr=inside, start_new_session=True, preexec_fn=own)
         os.close(inside)
