@@ -155,7 +155,7 @@ def train_method(method: str, rate: float, seed: int) -> tuple: # (model, rows, 
         return made[0]
 
     start = time.process_time()
-    fit(model, rows["train"], epochs=2, batch_size=8, learning_rate=rate, seed=seed,
+    fit(model, rows["train"], epochs=1, batch_size=8, learning_rate=rate, seed=seed,
         optimizer=remembered, progress=False)
     return model, rows, made[0], time.process_time() - start
 
@@ -186,9 +186,9 @@ def adapter_once(method: str, rate: float, seed: int,
             "ms_per_token": round(1000 * seconds / tokens, 2)}
 
 # %% ../nbs/11_quantized.ipynb #07687fa0
-TRIED = {"all weights": (1e-4, 3e-4, 1e-3), "head alone": (1e-3, 3e-3, 1e-2),
-         "LoRA r 16": (3e-4, 1e-3, 3e-3), "bottleneck 16": (3e-4, 1e-3, 3e-3),
-         "prompt 16": (3e-3, 1e-2, 5e-2)} # learning rates
+TRIED = {"all weights": (2e-5, 1e-4, 3e-4), "head alone": (1e-3, 3e-3, 1e-2),
+         "LoRA r 16": (3e-4, 1e-3, 3e-3), "bottleneck 16": (1e-3, 3e-3),
+         "prompt 16": (1e-2, 5e-2)} # learning rates
 RATES = {"all weights": 3e-4, "head alone": 3e-3, "LoRA r 16": 1e-3, "DoRA r 16": 1e-3,
          "QLoRA r 16": 1e-3, "bottleneck 16": 1e-3, "prompt 16": 1e-2, "LoRA r 4": 1e-3}
 
