@@ -286,7 +286,12 @@ def start(shop, seconds):
     wheel = shop / "index_toy" / WHEEL
     command = [sys.executable, "-c", PROGRAM, package, wheel, shop / "begun", str(seconds)]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+                            env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=hear_ctrl_c)
+
+
+def hear_ctrl_c():
+    "Where the tests run in the background, Ctrl-C is ignored, and children inherit that."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(question):
