@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'TEMPLATE', 'RATES', 'LORA_RATE', 'LAYERS', 'WAYS', 'TRAINED_DRAWS', 'RECORDS', 'parts', 'draw_rows',
-           'sixteen_bits', 'timed', 'ask', 'prompting', 'token_ids', 'last_states', 'read_rows', 'new_head',
-           'best_layer', 'frozen_states', 'train', 'fine_tuning', 'word_counts', 'curve_once', 'runs', 'right_answers',
-           'over_draws', 'difference', 'clear_from']
+           'sixteen_bits', 'timed', 'ask', 'prompting', 'token_ids', 'layers_of', 'read_rows', 'new_head', 'best_layer',
+           'frozen_states', 'train', 'fine_tuning', 'word_counts', 'curve_once', 'runs', 'right_answers', 'over_draws',
+           'difference', 'clear_from']
 
 # %% ../nbs/09_curve.ipynb #70639715
 import math, time
@@ -23,11 +23,11 @@ from sklearn.preprocessing import StandardScaler
 
 from .data import load_data
 from .evaluation import tfidf_baseline
+from .inside import layer_states
 from .models import load
-from .packed import body_of
 from .prompting import draw_examples, few_shot_log_probs
 from .runs import add_peft_lora
-from .tokens import batches, pad_batch, tokenize
+from .tokens import tokenize
 from .training import fast_bfloat16, fit, predict_logits
 
 # %% ../nbs/09_curve.ipynb #4ceb8961
@@ -83,27 +83,16 @@ def token_ids(rows: Dataset, tokenizer) -> Dataset: # with input_ids and labels
     "Rows as the model reads them."
     return tokenize(DatasetDict(rows=rows), tokenizer)["rows"]
 
-@torch.inference_mode()
-def last_states(model, rows: Dataset) -> np.ndarray: # (layers, rows, width)
+def layers_of(model, rows: Dataset) -> np.ndarray: # (layers, rows, width)
     "The state of each text's last token after each layer."
-    ids = rows["input_ids"][:]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    found = []
-    for part in batches(order, 16):
-        batch = pad_batch([{"input_ids": ids[i]} for i in part], model.config.pad_token_id)
-        last = batch["attention_mask"].sum(-1) - 1
-        with sixteen_bits():
-            states = body_of(model)(**batch, output_hidden_states=True, use_cache=False)
-        own = [s[range(len(part)), last].float() for s in states.hidden_states[1:]]
-        found.append(torch.stack(own))
-    return torch.cat(found, 1)[:, np.argsort(order)].numpy()
+    with sixteen_bits(): return layer_states(model, rows)[1:].float().numpy()
 
 @lru_cache(maxsize=4)
 def read_rows(name: str, labels: int | None, seed: int) -> tuple: # (states, seconds)
     "The states of drawn rows, or of the rows to score if no number is given."
     model, tokenizer = load(name, task="text-generation")
     rows = parts()[1] if labels is None else draw_rows(labels, seed)
-    return timed(last_states, model, token_ids(rows, tokenizer))
+    return timed(layers_of, model, token_ids(rows, tokenizer))
 
 # %% ../nbs/09_curve.ipynb #75f45b33
 def new_head():

@@ -6,7 +6,7 @@ import torch
 
 from course_lib.curve import (
     LAYERS, RECORDS, ROWS, TEMPLATE, best_layer, clear_from, curve_once, difference, draw_rows,
-    last_states, over_draws, parts, right_answers, sixteen_bits, token_ids)
+    layers_of, over_draws, parts, right_answers, sixteen_bits, token_ids)
 from course_lib.download import cache_folder
 from course_lib.files import is_folder
 from course_lib.models import load
@@ -62,7 +62,7 @@ def test_draws_are_balanced_and_nested_and_no_scored_row_is_among_them():
 def test_states_are_those_of_each_text_alone():
     model, tokenizer = load("tiny-gpt2", task="text-generation")
     rows = token_ids(draw_rows(8, 0), tokenizer)
-    found = last_states(model, rows)
+    found = layers_of(model, rows)
     assert found.shape == (model.config.n_layer, 8, model.config.n_embd)
     for i, ids in enumerate(rows["input_ids"]):
         with torch.inference_mode(), sixteen_bits():
