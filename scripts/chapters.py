@@ -11,6 +11,14 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTIVE = re.compile(r"(?m)^#\|\s*export\s*\n")
+# said once by bitsandbytes, which other libraries load where it is installed
+COMPLAINT = re.compile(r"Failed to load CPU gemm_4bit_forward[^\n]*\n?")
+
+
+def is_complaint(output: dict) -> bool:
+    "Whether an output is only that line on standard error."
+    text = "".join(output.get("text", ""))
+    return output.get("name") == "stderr" and bool(COMPLAINT.fullmatch(text))
 
 
 def source_of(cell: dict) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import draw_way
 import nbformat
-from chapters import ROOT
+from chapters import ROOT, is_complaint
 from nbclient import NotebookClient
 
 NBS = ROOT / "nbs"
@@ -36,6 +36,7 @@ def run(path: Path) -> float: # seconds
     for cell in nb.cells:
         kept = {k: v for k, v in cell.metadata.items() if k in ("tags", "slideshow")}
         cell.metadata = kept
+        if "outputs" in cell: cell.outputs = [o for o in cell.outputs if not is_complaint(o)]
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"reading: [^·]* · running: [^·\n]*", times, cell.source)
     nbformat.write(nb, path)

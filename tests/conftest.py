@@ -22,6 +22,9 @@ from nbval.plugin import IPyNbCell
 from course_lib.download import cache_folder, is_there
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+from chapters import is_complaint  # noqa: E402
+
 LIMIT = 20          # seconds; what is marked takes more than 4, so that slower machines have room
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 
@@ -50,15 +53,6 @@ def near(x: float, y: float) -> bool:
     "Within 10 % or 0.05 of each other; two counts within 12."
     counts = all(v == int(v) and abs(v) >= 10 for v in (x, y))
     return abs(x - y) <= max(0.1 * max(abs(x), abs(y)), 12 if counts else 0.05)
-
-
-# said once by bitsandbytes, which other libraries load where it is installed
-COMPLAINT = re.compile(r"Failed to load CPU gemm_4bit_forward[^\n]*\n?")
-
-
-def is_complaint(output: dict) -> bool:
-    "Whether an output is only that line on standard error."
-    return output.get("name") == "stderr" and bool(COMPLAINT.fullmatch(output.get("text", "")))
 
 
 def compare_outputs(self, test, ref, skip_compare=None, strict=IPyNbCell.compare_outputs):

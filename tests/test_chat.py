@@ -344,6 +344,13 @@ class Terminal:
                 rest = rest[written:]
             self.read(0)
 
+    def interrupt(self):
+        "Ctrl-C, pressed until it is heard: between the prompt and the first key it can be lost."
+        for _ in range(20):
+            if self.process.poll() is not None: return
+            self.type("\x03")
+            for _ in range(20): self.read(0.1)
+
     def close(self):
         "The exit code."
         last = time.monotonic() + 60
@@ -385,7 +392,7 @@ def test_ctrl_c_stops_the_answer_and_then_the_chat(endless):
         assert len(terminal.chunks) > 5
         terminal.type("\x03")
         terminal.until("\n> ")
-    terminal.type("\x03")
+    terminal.interrupt()
     assert terminal.close() == 130 and "Traceback" not in terminal.seen
 
 
