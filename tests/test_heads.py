@@ -11,6 +11,7 @@ from course_lib.data import fingerprint, load_data
 from course_lib.errors import InputError
 from course_lib.evaluation import accuracy, bootstrap_interval
 from course_lib.models import TASKS, load
+from course_lib.recipe import Recipe
 from course_lib.runs import add_peft_lora, peft_task, save_model
 
 HEADS = {"token-classification": "TOKEN_CLS", "question-answering": "QUESTION_ANS",
@@ -40,6 +41,10 @@ def test_a_gpt_has_a_head_for_every_task(task, llama):
         wrapped = add_peft_lora(model, 2)
         trained = wrapped.num_parameters(only_trainable=True)
         assert 0 < trained < 0.2 * wrapped.num_parameters()
+
+
+def test_the_tasks_are_the_same_everywhere():
+    assert set(Recipe.__dataclass_fields__["task"].metadata["choices"]) == set(TASKS)
 
 
 def test_the_body_keeps_its_weights_under_a_head_that_calls_it_otherwise(llama, tmp_path):
