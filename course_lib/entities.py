@@ -13,9 +13,9 @@ __all__ = ['PLAIN', 'FRAME', 'TAG', 'PART', 'WORDS', 'TAGS', 'PARTS', 'FEATURES'
            'word_scores', 'forbidden', 'best_path', 'predict_tags', 'by_name', 'predict_sentences', 'count_entities',
            'ratio', 'precision', 'recall', 'f1', 'macro_f1', 'entity_f1', 'commonest_tags', 'capital_runs',
            'count_tags', 'types_of', 'score_entities', 'verdict', 'kind_of', 'count_errors', 'plot_errors',
-           'describe_errors', 'ambiguous', 'split_words', 'answer_texts', 'read_more_entities', 'match_tags', 'gain_of',
-           'say_difference', 'compare_entities', 'draw_entities', 'describe_tagger', 'entity_run', 'measures',
-           'on_both', 'on_wnut']
+           'describe_errors', 'ambiguous', 'split_words', 'answer_texts', 'read_more_entities', 'match_tags',
+           'in_order', 'gain_of', 'say_difference', 'compare_entities', 'draw_entities', 'describe_tagger',
+           'entity_run', 'measures', 'on_both', 'on_wnut']
 
 # %% ../nbs/12_entities.ipynb #012f2745
 import os, random, re, sys, time
@@ -81,10 +81,10 @@ def to_bio(tags: list) -> list: # of tags
         found.append(("B" if kind == "I" and begins else kind) + tag[1:])
     return found
 
-# %% ../nbs/12_entities.ipynb #77024c57
+# %% ../nbs/12_entities.ipynb #ae40b1be
 @dataclass
 class Marked:
-    """A text with entities. A notebook shows frames, a terminal colours, anything else brackets.
+    """A text with entities: framed in a notebook, coloured in a terminal, elsewhere in brackets.
 
     The type always stands beside the entity, so that nothing depends on colours."""
     text: str
@@ -99,17 +99,17 @@ class Marked:
             found.append((self.text[entity["start"]:at], entity["type"]))
         return [piece for piece in [*found, (self.text[at:], None)] if piece[0]]
 
-    def __str__(self):
+    def __repr__(self):
         colourful = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         return "".join(in_brackets(*piece, colourful) for piece in self.pieces())
 
     def _repr_html_(self):
         return f"<p>{''.join(in_a_frame(*piece) for piece in self.pieces())}</p>"
 
-# %% ../nbs/12_entities.ipynb #d4e2d7fd
+# %% ../nbs/12_entities.ipynb #d5bf844f
 def colour_number(name: str) -> int: # 0 to 5
     "A colour for a type, always the same."
-    return sum(map(ord, name)) % 6
+    return sum(map(ord, name)) % 11 % 6
 
 def in_brackets(text: str, name: str | None, colourful: bool) -> str:
     "A piece of a marked text for a terminal or a file."
@@ -152,13 +152,14 @@ class Sentence:
     document: object = None # what tells documents apart, where the file does
     part: str | None = None # train, validation or test, where the file says it
 
-# %% ../nbs/12_entities.ipynb #731fb764
+# %% ../nbs/12_entities.ipynb #52208257
 TAG = re.compile(r"O|[BILUES]-\S+")
 PART = re.compile(r"\bpart = (train|validation|test)\b")
 
 def fields_of(line: str) -> list: # of strings
     "The columns of a line: between tabs if it has any, else between spaces."
-    return [f.strip() for f in line.split("\t")] if "\t" in line.strip() else line.split()
+    line = line.rstrip()
+    return [f.strip() for f in line.split("\t")] if "\t" in line else line.split()
 
 def is_comment(line: str, fields: list) -> bool:
     "Whether a line tells something about a sentence; a word may begin with #, too."
@@ -280,19 +281,18 @@ def odd_sentence(sentence: Sentence, longest: int = 1000) -> list: # of problems
             found.append(f"{place} – half of a character (a lone surrogate) – write it out again")
     return found
 
-# %% ../nbs/12_entities.ipynb #1b1d523f
+# %% ../nbs/12_entities.ipynb #d80b2c61
 def odd_types(sentences: list) -> list: # of problems
     "Types that differ only in capitals."
-    first, problems = {}, []
+    first, problems = {}, {}
     for s in sentences:
         for tag, place in zip(s.tags, s.places):
             name = tag[2:]
             usual = first.setdefault(name.casefold(), name)
-            if usual != name and name not in first:
-                what = f"the type {name!r} was {usual!r} before"
-                problems.append(f"{place} – {what} – write it alike")
-                first[name] = name
-    return problems
+            if usual == name: continue
+            what = f"the type {name!r} was {usual!r} before"
+            problems.setdefault(name, f"{place} – {what} – write it alike")
+    return list(problems.values())
 
 # %% ../nbs/12_entities.ipynb #0e230b93
 def read_sentences(path, recipe: dict) -> list: # of Sentence, with BIO tags
@@ -743,17 +743,22 @@ def read_more_entities(recipe: dict, data: str, names: list) -> tuple: # (name, 
     types = list(dict.fromkeys(name[2:] for name in names if name != "O"))
     return os.path.basename(data), to_rows(read_sentences(find_file(data), recipe), types)
 
-# %% ../nbs/12_entities.ipynb #4d34d3e2
+# %% ../nbs/12_entities.ipynb #318ae876
 def match_tags(splits: DatasetDict, names: list) -> DatasetDict:
     "The splits with tags in the order of the model's outputs; InputError for one it lacks."
-    own = splits["train"].features["tags"].feature.names
+    return DatasetDict({part: in_order(rows, names) for part, rows in splits.items()})
+
+def in_order(rows: Dataset, names: list) -> Dataset:
+    "One split of them."
+    own = rows.features["tags"].feature.names
     unknown = next((name for name in own if name not in names), None)
-    if unknown: raise InputError(f"tag {unknown!r} – the model doesn't know it – it knows "
-                                 f"{', '.join(names)[:200]}")
-    if own == names: return splits
-    features = Features({**splits["train"].features, "tags": List(ClassLabel(names=names))})
-    def renumber(row): return {"tags": [names.index(own[tag]) for tag in row["tags"]]}
-    return splits.map(renumber, features=features)
+    if unknown:
+        knows = f"the model doesn't know it – it knows {', '.join(names)[:200]}"
+        raise InputError(f"tag {unknown!r} – {knows}")
+    if own == names: return rows
+    tags = [[names.index(tag) for tag in tags] for tags in tags_in(rows)]
+    features = Features({**rows.features, "tags": List(ClassLabel(names=names))})
+    return Dataset.from_dict({**rows.to_dict(), "tags": tags}, features=features)
 
 # %% ../nbs/12_entities.ipynb #6ddb2ac6
 def gain_of(statistic, first: np.ndarray, second: np.ndarray) -> dict: # value, low, high

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_course
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nervaluate.evaluator import Evaluator
@@ -259,9 +259,9 @@ def test_who_sees_what_follows(name, copies, sees):
 
 # files
 
-def read(text, tmp_path, name="names.conll", **options):
+def read(content, tmp_path, name="names.conll", **options):
     path = tmp_path / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    path.write_bytes(content.encode())
     return read_entities({**recipe_for("entities"), "data": str(path), **options})
 
 
@@ -269,9 +269,11 @@ def file_of(tags, n=12, columns=1):
     "A file of different sentences, the tag in the last of so many further columns."
     words = "old new red blue tall wide cold warm long short dark pale".split()
     middle = ["NN", "B-NP"][:columns - 1]
-    lines = [[" ".join([w + str(i), *middle, tag]) for w, tag in zip("Ada Lovelace from Rome".split(),
-             tags)] + [" ".join([words[i % 12] * (1 + i // 12), *middle, "O"])] for i in range(n)]
-    return "\n\n".join("\n".join(own) for own in lines)
+    sentences = []
+    for i, last in enumerate(words[:n]):
+        tagged = [*zip([f"Ada{i}", f"Lovelace{i}", f"from{i}", f"Rome{i}"], tags), (last, "O")]
+        sentences.append("\n".join(" ".join([word, *middle, tag]) for word, tag in tagged))
+    return "\n\n".join(sentences)
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3])
@@ -347,23 +349,23 @@ def test_lists_in_json_and_parquet(tmp_path):
 GOOD = file_of(["B-PER", "I-PER", "O", "B-LOC"])
 BAD = {
     "empty": ("", r": – is empty|– is empty – put something in"),
-    "one column": (GOOD + "\n\nlonely", r":60 – one column only: 'lonely' – .* a word, a tab"),
-    "unequal columns": (GOOD + "\n\na b O", r":60 – 3 columns, the first line has 2 – give each"),
+    "one column": (GOOD + "\n\nlonely", r":73 – one column only: 'lonely' – .* a word, a tab"),
+    "unequal columns": (GOOD + "\n\na b O", r":73 – 3 columns, the first line has 2 – give each"),
     "ten columns": ("1 a b c d e f g h O", r":1 – 10 columns – two to four are read"),
     "tag first": ("O Rome\nB-LOC Pisa", r":1 – 'Rome' is no tag – the last column must be O"),
     "no word": ("\tO\nRome\tB-LOC", r":1 – no word in the first column – write it"),
     "numbers for tags": ("Rome 3", r":1 – '3' is no tag"),
-    "I behind O": (GOOD + "\n\nin O\nRome I-LOC", r":61 – I-LOC after O, .* begins with B-"),
-    "I of another type": (GOOD + "\n\nin B-PER\nRome I-LOC", r":61 – I-LOC after B-PER"),
+    "I behind O": (GOOD + "\n\nin O\nRome I-LOC", r":74 – I-LOC after O, .* begins with B-"),
+    "I of another type": (GOOD + "\n\nin B-PER\nRome I-LOC", r":74 – I-LOC after B-PER"),
     "BILOU unfinished": ("a B-PER\nb O\n\nc U-PER", r":2 – O after B-PER, in a file with BILOU"),
     "BILOU open at the end": ("c U-PER\n\na B-PER", r":3 – O after B-PER"),
     "L alone": ("a O\nb L-PER", r":2 – L-PER after O, .* U- alone"),
-    "capitals of types": (GOOD + "\n\nx B-per", r":60 – the type 'per' was 'PER' before – write"),
+    "capitals of types": (GOOD + "\n\nx B-per", r":73 – the type 'per' was 'PER' before – write"),
     "all O": (file_of(["O"] * 4), r"every tag is O – there is nothing to learn"),
     "no empty lines": ("\n".join(f"w{i} O" for i in range(1500)), r":1 – a sentence of 1,500"),
-    "not UTF-8": (GOOD.encode() + b"\n\nZ\xfcrich B-LOC", r":60 – byte 0xFC is not UTF-8"),
+    "not UTF-8": (GOOD.encode() + b"\n\nZ\xfcrich B-LOC", r":73 – byte 0xFC is not UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), r"UTF-16 – save it"),
-    "zero byte": (GOOD + "\n\na\0b O", r":60 – holds a zero byte"),
+    "zero byte": (GOOD + "\n\na\0b O", r":73 – holds a zero byte"),
     "a web page": ("<!DOCTYPE html><p>", r"a web page, not data – download"),
     "some parts": ("# part = train\n" + GOOD, r"lacks .* – write 'part = train'"),
     "too few": (file_of(["B-PER", "O", "O", "O"], 2), r"too few to cut into 3 parts – add rows"),
@@ -422,8 +424,8 @@ def test_types_that_the_model_would_not_know(tmp_path):
 def test_many_problems_are_told_at_once(tmp_path):
     path = tmp_path / "bad.conll"
     path.write_text("\n\n".join(f"a{i} 7" for i in range(50)))
-    with pytest.raises(InputError) as told: entities.read_sentences(path, recipe_for("entities"))
-    assert len(str(told.value).splitlines()) == 20
+    with pytest.raises(InputError, match="and 19 more like it"):
+        entities.read_sentences(path, recipe_for("entities"))
 
 
 # a text of one's own
@@ -597,10 +599,10 @@ def test_an_order_of_tags_of_its_own():
     "A head that was trained elsewhere has its outputs in another order."
     rows = to_rows([Sentence(["Rome", "is"], ["B-LOC", "O"], [])], ["LOC", "PER"])
     names = ["B-PER", "B-LOC", "O", "I-LOC", "I-PER"]
-    matched = entities.match_tags({"train": rows}, names)["train"]
+    matched = entities.match_tags(DatasetDict(train=rows), names)["train"]
     assert tags_in(matched) == tags_in(rows) and matched["tags"][0] == [1, 2]
     with pytest.raises(InputError, match="the model doesn't know it"):
-        entities.match_tags({"train": rows}, names[:4])
+        entities.match_tags(DatasetDict(train=rows), names[:4])
 
 
 def test_a_long_sentence_gets_all_its_tags():
