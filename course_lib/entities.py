@@ -220,14 +220,18 @@ def is_broken(before: str, tag: str, scheme: str) -> bool:
     open_one, goes_on = before[0] in "BI", tag[0] in "ILE"
     return open_one != goes_on or (goes_on and not same)
 
-# %% ../nbs/12_entities.ipynb #2d60440c
+# %% ../nbs/12_entities.ipynb #f35cef60
 def broken_tags(sentence: Sentence, scheme: str) -> list: # of problems
     "What is wrong with the order of tags."
-    tags, places = sentence.tags, sentence.places
-    pairs = zip(pairwise(["O", *tags, "O"]), [*places, places[-1]])
-    advice = "an entity begins with B-" if scheme == "BIO" else "it must end with L- or be U- alone"
-    return [f"{place} – {tag} after {before}, in a file with {scheme} tags – {advice}"
-            for (before, tag), place in pairs if is_broken(before, tag, scheme)]
+    tags, found = sentence.tags, []
+    advice = "an entity begins with B-" if scheme == "BIO" else "end it with L-, or write U- alone"
+    for i, (before, tag) in enumerate(pairwise(["O", *tags, "O"])):
+        if not is_broken(before, tag, scheme): continue
+        what = f"{tag} after {before}" if i else f"{tag} at the beginning of a sentence"
+        if i == len(tags): what = f"{before} at the end of a sentence"
+        place = sentence.places[min(i, len(tags) - 1)]
+        found.append(f"{place} – {what}, in a file with {scheme} tags – {advice}")
+    return found
 
 # %% ../nbs/12_entities.ipynb #afe62537
 WORDS = ("tokens", "words") # usual names of columns, in JSON and Parquet files
