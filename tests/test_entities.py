@@ -92,6 +92,14 @@ def test_scores_are_those_of_nervaluate(files):
 
 
 @given(pairs_of_files())
+def test_the_lenient_default_can_only_find_more(files):
+    truth, found = files
+    begun = [[to_bio(tags) for tags in side] for side in files]
+    assert abs(f1_score(truth, found, zero_division=0) - entity_f1(*begun[::-1])) < 1e-9
+    for tags in found: assert set(spans_of(tags)) <= set(spans_of(to_bio(tags)))
+
+
+@given(pairs_of_files())
 def test_every_entity_has_one_fate(files):
     truth, found = files
     table, counts = count_errors(truth, found), count_entities(truth, found, TYPES)
