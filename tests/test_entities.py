@@ -1,5 +1,6 @@
 """Names in a sentence: scores equal to two libraries', the head to transformers', files of every
 usual kind are read, and bad ones are refused with a place and advice."""
+import inspect
 import io
 import itertools
 import json
@@ -602,6 +603,24 @@ def test_the_command_line(run_folder, tmp_path):
     (tmp_path / "bad.conll").write_text("Rome 3\n")
     done = run_course("evaluate", out, "--data", tmp_path / "bad.conll")
     assert done.returncode == 2 and "bad.conll:1 – '3' is no tag" in done.stderr
+
+
+@pytest.mark.parametrize("model, copies, lora", [("tiny-bert", 1, 0), ("tiny-gpt2", 2, 4)])
+def test_what_is_recorded(run_folder, model, copies, lora):
+    _, _, recipe = run_folder
+    told = entities.entity_run(recipe.data, model, copies, 1, 1e-3, 0, lora)
+    assert told["n"] == told["entities"] > 20 and told["f1_low"] <= told["f1"] <= told["f1_high"]
+    assert told["gain"] == pytest.approx(told["f1"] - told["baseline_f1"], abs=2e-4)
+    names = {"f1", "precision", "recall", "macro_f1", "seconds", "gain_low", "gain_high"}
+    assert names <= set(told) and all(len(str(value)) < 14 for value in told.values())
+
+
+def test_records_can_be_made(monkeypatch):
+    for run, all_of_them in entities.RECORDS.values():
+        for own in all_of_them: inspect.signature(run).bind(**own)
+    monkeypatch.delenv("COURSE_REAL_DATA", raising=False)
+    with pytest.raises(InputError, match="COURSE_REAL_DATA – names no folder"):
+        recipe_for("wnut17")
 
 
 def test_an_order_of_tags_of_its_own():
