@@ -12,9 +12,9 @@ __all__ = ['PLAIN', 'FRAME', 'TAG', 'PART', 'WORDS', 'TAGS', 'PARTS', 'FEATURES'
            'word_pieces', 'frame_of', 'windows', 'encode', 'encode_splits', 'pad_tags', 'tagging_loss', 'words_tagged',
            'word_scores', 'forbidden', 'best_path', 'predict_tags', 'by_name', 'predict_sentences', 'count_entities',
            'ratio', 'precision', 'recall', 'f1', 'macro_f1', 'entity_f1', 'commonest_tags', 'capital_runs',
-           'count_tags', 'types_of', 'score_entities', 'verdict', 'kind_of', 'count_errors', 'plot_errors',
-           'describe_errors', 'ambiguous', 'split_words', 'answer_texts', 'read_more_entities', 'match_tags',
-           'in_order', 'gain_of', 'say_difference', 'compare_entities', 'draw_entities', 'describe_tagger',
+           'count_tags', 'types_of', 'score_entities', 'gain_of', 'say_difference', 'verdict', 'kind_of',
+           'count_errors', 'plot_errors', 'describe_errors', 'ambiguous', 'split_words', 'answer_texts',
+           'read_more_entities', 'match_tags', 'in_order', 'compare_entities', 'draw_entities', 'describe_tagger',
            'entity_run', 'measures', 'on_both', 'on_wnut']
 
 # %% ../nbs/12_entities.ipynb #012f2745
@@ -629,6 +629,19 @@ def score_entities(rows: Dataset, predictions: list, train: Dataset | None, reci
     counts = {name: count_entities(truth, tags, types) for name, tags in guesses.items()}
     return score_counts(STATISTICS, count_entities(truth, predictions, types), counts)
 
+# %% ../nbs/12_entities.ipynb #6ddb2ac6
+def gain_of(statistic, first: np.ndarray, second: np.ndarray) -> dict: # value, low, high
+    "How much higher a statistic of counts is for the first, with an interval over rows."
+    def of_counts(rows, counts): return statistic(counts)
+    return paired_difference(of_counts, np.arange(len(first)), first, second)
+
+def say_difference(gain: dict, n: int) -> str: # a sentence
+    "What a difference allows to say."
+    if gain["low"] <= 0 <= gain["high"]: return f"These {n:,} sentences can't tell the two apart."
+    better = "first" if gain["value"] > 0 else "second"
+    points = 100 * abs(gain["value"])
+    return f"The {better} run is better on these sentences, by {points:.1f} points of entity F1."
+
 # %% ../nbs/12_entities.ipynb #3bbb843e
 def verdict(metrics: dict) -> str: # a sentence
     "Whether the model finds more than the better baseline, by the paired difference."
@@ -763,19 +776,6 @@ def in_order(rows: Dataset, names: list) -> Dataset:
     tags = [[names.index(tag) for tag in tags] for tags in tags_in(rows)]
     features = Features({**rows.features, "tags": List(ClassLabel(names=names))})
     return Dataset.from_dict({**rows.to_dict(), "tags": tags}, features=features)
-
-# %% ../nbs/12_entities.ipynb #6ddb2ac6
-def gain_of(statistic, first: np.ndarray, second: np.ndarray) -> dict: # value, low, high
-    "How much higher a statistic of counts is for the first, with an interval over rows."
-    def of_counts(rows, counts): return statistic(counts)
-    return paired_difference(of_counts, np.arange(len(first)), first, second)
-
-def say_difference(gain: dict, n: int) -> str: # a sentence
-    "What a difference allows to say."
-    if gain["low"] <= 0 <= gain["high"]: return f"These {n:,} sentences can't tell the two apart."
-    better = "first" if gain["value"] > 0 else "second"
-    points = 100 * abs(gain["value"])
-    return f"The {better} run is better on these sentences, by {points:.1f} points of entity F1."
 
 # %% ../nbs/12_entities.ipynb #dd07b3e4
 def compare_entities(rows: Dataset, predictions: list, names: tuple) -> dict:
