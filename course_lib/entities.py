@@ -520,14 +520,14 @@ def best_path(scores: np.ndarray, # (words, tags)
     for step in back[::-1]: path.append(int(step[path[-1]]))
     return path[::-1]
 
-# %% ../nbs/12_entities.ipynb #f1cc6f3a
+# %% ../nbs/12_entities.ipynb #be6628e4
 def predict_tags(model: PreTrainedModel, rows: Dataset,
                  batch_size: int = 64) -> tuple: # two lists of lists of tags
     "Tags of all words by name, always a valid sequence; and the labels."
     names = list(model.config.id2label.values())
     barred = forbidden(names)
     paths = [best_path(scores, barred) for scores in word_scores(model, rows, batch_size)]
-    labels = [[own[at] for at in first] for own, first in zip(rows["labels"], rows["first"])]
+    labels = [[row["labels"][at] for at in row["first"]] for row in rows]
     return by_name(paths, names), by_name(labels, names)
 
 def by_name(rows: list, names: list) -> list:
@@ -615,14 +615,15 @@ def count_tags(rows: Dataset) -> dict: # {tag: words}, in the order of the model
     counts = np.bincount(np.concatenate(rows["tags"][:]), minlength=len(names))
     return dict(zip(names, counts.tolist()))
 
-# %% ../nbs/12_entities.ipynb #dc704d33
+# %% ../nbs/12_entities.ipynb #cb00dd26
 def types_of(rows: Dataset) -> list: # of names
     "The types that tags of these rows can name."
     return [n[2:] for n in rows.features["tags"].feature.names if n.startswith("B-")]
 
 def score_entities(rows: Dataset, predictions: list, train: Dataset | None, recipe: dict) -> dict:
     "Scores of the model and of both baselines; without training rows, of capital runs alone."
-    truth, types, words = tags_in(rows), types_of(rows), rows["words"][:]
+    truth, types = tags_in(rows), types_of(rows)
+    words = rows["words"][:]
     frequency = {name: recipe["classes"][f"B-{name}"] for name in types}
     guesses = {"capital_runs": capital_runs(max(frequency, key=frequency.get), words)}
     if train is not None: guesses["commonest_tag"] = commonest_tags(train, words)
@@ -788,11 +789,12 @@ def compare_entities(rows: Dataset, predictions: list, names: tuple) -> dict:
     return {"n": len(truth), "first": scores[0], "second": scores[1], "difference": differences,
             "verdict": say_difference(differences["f1"], len(truth))}
 
-# %% ../nbs/12_entities.ipynb #0fbba531
+# %% ../nbs/12_entities.ipynb #18df979e
 def draw_entities(rows: Dataset, predictions: list) -> dict: # {file name: (figure, alt text)}
     "What became of the entities, and the F1 of each type."
     truth, types = tags_in(rows), types_of(rows)
-    table, counts = count_errors(truth, predictions), count_entities(truth, predictions, types)
+    table = count_errors(truth, predictions)
+    counts = count_entities(truth, predictions, types)
     own = {name: {"f1": score_counts({"f1": f1}, counts[:, [i]], {})["metrics"]["f1"]}
            for i, name in enumerate(types)}
     told = ", ".join(f"{name} {found['f1']['value']:.2f}" for name, found in own.items())

@@ -193,8 +193,9 @@ def test_batch_size_changes_nothing(family):
 
 
 def test_resumed_to_the_bit(tmp_path):
-    rows, settings = some_rows(24), dict(epochs=3, batch_size=8, learning_rate=1e-3, bf16=False,
-                                         device="cpu", progress=False, task=tagging)
+    rows = some_rows(24)
+    settings = dict(epochs=3, batch_size=8, learning_rate=1e-3, bf16=False, device="cpu",
+                    progress=False, task=tagging)
     whole, cut = tagger("bert"), tagger("bert")
     fit(whole, rows, rows[:8], **settings)
     def pull_the_plug(history):
