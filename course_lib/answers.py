@@ -16,7 +16,7 @@ __all__ = ['QUESTION', 'FORM', 'LONGEST', 'WORD', 'NUMBERS', 'SMALL', 'BASELINES
            'compare_answers', 'answers_verdict', 'describe_answers', 'read_more_questions', 'no_classes', 'as_they_are',
            'squad_articles', 'over_articles', 'look_both_ways', 'train_on_squad', 'run_squad']
 
-# %% ../nbs/13_answers.ipynb #d6515f84
+# %% ../nbs/13_answers.ipynb #1abb4726
 import html, json, math, os, re, string, time, unicodedata
 from collections import Counter
 from pathlib import Path
@@ -41,13 +41,13 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import Task, fit
 
-# %% ../nbs/13_answers.ipynb #de7271f2
+# %% ../nbs/13_answers.ipynb #b796ba87
 QUESTION = Features(
     text=Value("string"), id=Value("string"), title=Value("string"), part=Value("string"),
     question=Value("string"), context=Value("string"),
     answers=List(Value("string")), starts=List(Value("int32")))
 
-# %% ../nbs/13_answers.ipynb #5bdded89
+# %% ../nbs/13_answers.ipynb #b5144533
 def read_questions(path, # a SQuAD file, or a table with a question, a context and answers
                    text: str | None = None, # names of the first two columns, joined by a comma
                    label: str | None = None, # and of the third
@@ -70,7 +70,7 @@ def whole_object(path, encoding: str | None) -> dict | None:
         raise InputError(f"{path}:{line} – not JSON: {e} – get the file again") from None
     return found if isinstance(found, dict) and "data" in found else None
 
-# %% ../nbs/13_answers.ipynb #acc85805
+# %% ../nbs/13_answers.ipynb #1fde331a
 def squad_rows(found: dict, name: str) -> list: # of pairs (place, {column: value})
     "The questions of a SQuAD file, each with its article's title and its paragraph's context."
     rows, problems = [], []
@@ -95,7 +95,7 @@ def objects_in(found: dict, key: str, place: str, problems: list) -> list: # of 
     problems += [f"{place}, {key} {i} – is no object – take it out" for i in wrong]
     return [(i, item) for i, item in enumerate(listed, 1) if i not in wrong]
 
-# %% ../nbs/13_answers.ipynb #371d2513
+# %% ../nbs/13_answers.ipynb #7b093be8
 def renamed(rows: list, name: str, text: str | None, label: str | None) -> list:
     "Rows of a table under the names that are used here; InputError for a missing column."
     own = [*(c.strip() for c in (text or "question,context").split(",")), label or "answers"]
@@ -122,7 +122,7 @@ def listed_answers(value) -> list | None: # of pairs (text, start); None if it c
     if not all(isinstance(a, dict) for a in value): return None
     return [(a.get("text"), a.get("answer_start")) for a in value]
 
-# %% ../nbs/13_answers.ipynb #af03936c
+# %% ../nbs/13_answers.ipynb #0d079f04
 def to_questions(rows: list, # of pairs (place, {column: value})
                  name: str) -> Dataset:
     "Checked rows; raises InputError with what is wrong with each of them."
@@ -158,7 +158,7 @@ def question_problem(row: dict) -> str | None:
     if part in (None, "train", "validation", "test"): return None
     return f"its part is {str(part)[:40]!r} – it can be train, validation or test"
 
-# %% ../nbs/13_answers.ipynb #efedd83a
+# %% ../nbs/13_answers.ipynb #afedad67
 def answers_problem(row: dict) -> str | None:
     "What is wrong with the answers to a question."
     pairs, impossible = listed_answers(row.get("answers")), row.get("is_impossible")
@@ -171,7 +171,7 @@ def answers_problem(row: dict) -> str | None:
     found = (answer_problem(row["context"], *pair) for pair in pairs)
     return next((problem for problem in found if problem), None)
 
-# %% ../nbs/13_answers.ipynb #6be3a36a
+# %% ../nbs/13_answers.ipynb #ca046722
 def answer_problem(context: str, text, start) -> str | None:
     "What is wrong with an answer: whether it stands where it is said to stand."
     if not isinstance(text, str) or not text.strip():
@@ -191,7 +191,7 @@ def answer_problem(context: str, text, start) -> str | None:
         return f"answer_start {start} counts {unit} – count characters: it is at {meant}"
     return f"the answer {said} is not at {start} – it is at {at}"
 
-# %% ../nbs/13_answers.ipynb #2d8d6ba2
+# %% ../nbs/13_answers.ipynb #a9568958
 def counted_in(context: str, places: list) -> dict: # {unit: the same places, counted in it}
     "Places in a text as other programs count them."
     def sizes(encoding, size): return [len(context[:p].encode(encoding)) // size for p in places]
@@ -207,7 +207,7 @@ def near_miss(context: str, text: str) -> str:
         return "it is there with other capitals or white space; copy it letter by letter"
     return "copy it from there, or leave the question without an answer"
 
-# %% ../nbs/13_answers.ipynb #103bd985
+# %% ../nbs/13_answers.ipynb #37599a40
 def split_by_article(rows: Dataset, seed: int = 0,
                      fractions: tuple = (0.7, 0.15, 0.15), # of train, validation and test
                     ) -> DatasetDict:
@@ -229,7 +229,7 @@ def all_parts(data: str, form: dict) -> dict: # {part: Dataset}
              for name in ("train", "validation", "test")}
     return {name: rows.select(chosen) for name, chosen in parts.items() if chosen}
 
-# %% ../nbs/13_answers.ipynb #a9aecce3
+# %% ../nbs/13_answers.ipynb #5a90bd11
 FORM = ("text", "label", "encoding", "delimiter") # how a file is to be read
 
 def read_question_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
@@ -246,7 +246,7 @@ def read_question_splits(recipe: dict) -> DatasetDict: # train, validation and p
         if recipe[name]: splits[name] = read_questions(find_file(recipe[name]), **form)
     return DatasetDict(splits)
 
-# %% ../nbs/13_answers.ipynb #8154c8bd
+# %% ../nbs/13_answers.ipynb #d8a7dd51
 def marked(context: str, start: int, end: int, signs: tuple = ("【", "】")) -> str:
     "A context with its answer between two signs; as it is, if there is none."
     if start == end: return context
@@ -257,7 +257,7 @@ def marked_html(context: str, start: int, end: int) -> str:
     parts = (html.escape(part) for part in (context[:start], context[start:end], context[end:]))
     return "{}<mark>{}</mark>{}".format(*parts) if start != end else html.escape(context)
 
-# %% ../nbs/13_answers.ipynb #c32d6bb2
+# %% ../nbs/13_answers.ipynb #5a7840d1
 def encode_pair(tokenizer: PreTrainedTokenizerBase, question: str, context: str) -> tuple:
     """Ids before the context, of the context and behind it, and the context's offsets: the
     characters at which its tokens begin and end."""
@@ -274,7 +274,7 @@ def separator(tokenizer: PreTrainedTokenizerBase) -> str:
     of = tokenizer("a", "b").sequence_ids()
     return "" if None in of[of.index(0):of.index(1)] else "\n"
 
-# %% ../nbs/13_answers.ipynb #8627bd0c
+# %% ../nbs/13_answers.ipynb #150df8b8
 def cut_windows(tokenizer: PreTrainedTokenizerBase, question: str, context: str,
                 max_length: int) -> list: # of dicts, one a window
     """A question with a context, in pieces that overlap by a third if it is too long for one.
@@ -301,7 +301,7 @@ def as_window(tokenizer, before: list, body: list, behind: list, offsets: list) 
         window["token_type_ids"] = [0] * len(before) + [1] * (len(ids) - len(before))
     return window
 
-# %% ../nbs/13_answers.ipynb #25515497
+# %% ../nbs/13_answers.ipynb #0381deb2
 def place_answer(window: dict, answers: list, starts: list) -> tuple: # positions of two tokens
     "First and last token of the first answer that is wholly in a window, else those of `none`."
     begins, ends = window["begins"], window["ends"]
@@ -324,7 +324,7 @@ def make_windows(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
     return DatasetDict({name: Dataset.from_list(list(windows_of(rows)))
                         for name, rows in splits.items()})
 
-# %% ../nbs/13_answers.ipynb #6ad3cfb6
+# %% ../nbs/13_answers.ipynb #602fe481
 def make_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "Windows as a padded batch; `allowed` are the tokens that may be chosen."
     pad = model.config.pad_token_id
@@ -339,7 +339,7 @@ def make_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the mod
     wanted = {name: torch.tensor([row[name] for row in rows]) for name in ("start", "end")}
     return {k: v.to(model.device) for k, v in {**batch, "allowed": allowed, **wanted}.items()}
 
-# %% ../nbs/13_answers.ipynb #3861e6c1
+# %% ../nbs/13_answers.ipynb #0ea731a2
 def span_logits(model: PreTrainedModel, batch: dict) -> torch.Tensor: # (2, batch, longest)
     "Logits of start and end for each token, -inf where neither may be."
     names = ("input_ids", "attention_mask", "token_type_ids")
@@ -352,7 +352,7 @@ def span_loss(model: PreTrainedModel, batch: dict) -> tuple: # (loss in nats, {}
     wanted = torch.cat([batch["start"], batch["end"]])
     return cross_entropy(span_logits(model, batch).flatten(0, 1), wanted), {}
 
-# %% ../nbs/13_answers.ipynb #400e702c
+# %% ../nbs/13_answers.ipynb #75560510
 LONGEST = 30 # tokens of an answer, as in BERT's program for SQuAD
 
 def n_best(starts: torch.Tensor, ends: torch.Tensor, # log-probabilities, (tokens,)
@@ -365,7 +365,7 @@ def n_best(starts: torch.Tensor, ends: torch.Tensor, # log-probabilities, (token
     first, last = possible.nonzero()[best.indices].T.tolist()
     return list(zip(best.values.tolist(), first, last))
 
-# %% ../nbs/13_answers.ipynb #70d78fb0
+# %% ../nbs/13_answers.ipynb #b8b9c2fd
 @torch.inference_mode()
 def log_probabilities(model: PreTrainedModel, rows, # windows
                       batch_size: int = 64) -> list: # of tensors (2, tokens), on the CPU
@@ -386,7 +386,7 @@ def best_in_window(window: dict, logs: torch.Tensor, n: int = 1) -> tuple:
     inside = slice(window["first"], window["first"] + len(window["begins"]))
     return n_best(*logs[:, inside], n), logs[:, window["none"]].sum().item()
 
-# %% ../nbs/13_answers.ipynb #de61f9d7
+# %% ../nbs/13_answers.ipynb #b125c563
 def predict_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset,
                     windows: Dataset, batch_size: int = 64) -> list: # of dicts, one a question
     """The best span of each question over all of its windows: answer, start, end, score, margin.
@@ -410,7 +410,7 @@ def as_answer(context: str, spans: list, none: float) -> dict:
     return {"answer": text, "start": start, "end": start + len(text),
             "score": math.exp(score), "margin": score - none}
 
-# %% ../nbs/13_answers.ipynb #0b6ee4ad
+# %% ../nbs/13_answers.ipynb #0e6f1ee4
 def normalize(text: str) -> str:
     "Lower case, no ASCII punctuation, no English articles, single spaces (Rajpurkar et al. 2016)."
     kept = "".join(c for c in text.lower() if c not in string.punctuation)
@@ -435,7 +435,7 @@ def counts(rows: Dataset, answers: list) -> np.ndarray: # (rows, 2): F1, exact m
         table.append([max(score(answer, a) for a in right) for score in (word_f1, exact_match)])
     return np.array(table)
 
-# %% ../nbs/13_answers.ipynb #347e6f6c
+# %% ../nbs/13_answers.ipynb #ad1f66e0
 WORD = re.compile(r"\w[\w’'-]*")
 NUMBERS = set("""one two three four five six seven eight nine ten eleven twelve twenty thirty forty
     fifty hundred thousand million half first second third fourth fifth""".split())
@@ -457,7 +457,7 @@ def is_content(word: str) -> bool:
     "Whether a word is none of the small words of grammar."
     return word.lower() not in SMALL
 
-# %% ../nbs/13_answers.ipynb #658d2b98
+# %% ../nbs/13_answers.ipynb #7650e615
 def runs_of(text: str, wanted) -> list: # of texts
     "Runs of words that are wanted, with nothing but a space between them."
     runs, open_until = [], None
@@ -482,7 +482,7 @@ def never_an_answer(question: str, context: str) -> str:
     "Nothing, whatever is asked."
     return ""
 
-# %% ../nbs/13_answers.ipynb #851c8c72
+# %% ../nbs/13_answers.ipynb #1a6fc95a
 def nearest_run(question: str, context: str) -> str:
     "From the sentence with the most words of the question, a run of the kind that is asked for."
     asked = {word.lower() for word in WORD.findall(question) if is_content(word)}
@@ -504,7 +504,7 @@ def baseline_answers(name: str, rows: Dataset) -> list: # of texts
     "What a baseline answers to each question."
     return [BASELINES[name](row["question"], row["context"]) for row in rows]
 
-# %% ../nbs/13_answers.ipynb #5ea26bd0
+# %% ../nbs/13_answers.ipynb #a6906844
 def decide(predictions: list, threshold: float = 0.0) -> list: # of dicts
     "Predictions whose answer is None where the margin is below the threshold."
     nothing = {"answer": None, "start": None, "end": None}
@@ -524,14 +524,14 @@ def mean_exact(counts: np.ndarray) -> float:
 
 SCORES = {"f1": mean_f1, "exact_match": mean_exact}
 
-# %% ../nbs/13_answers.ipynb #1bb9e6d0
+# %% ../nbs/13_answers.ipynb #040ae887
 def score_answers(rows: Dataset, predictions: list, train: Dataset | None = None,
                   recipe: dict | None = None) -> dict: # n, metrics, baselines
     "F1 and exact match of the model and the baselines, with intervals over questions."
     others = {name: counts(rows, baseline_answers(name, rows)) for name in BASELINES}
     return score_counts(SCORES, counts(rows, said(predictions)), others)
 
-# %% ../nbs/13_answers.ipynb #7e8a0978
+# %% ../nbs/13_answers.ipynb #dae1b2d1
 def predict_spans(model: PreTrainedModel, windows) -> tuple: # both (windows, 2)
     "First and last token of the likeliest answer in each window, or of `none`; and the right ones."
     found = []
@@ -559,7 +559,7 @@ def check_pointer(model: PreTrainedModel, rows) -> None:
 answering = Task("question-answering", span_loss, make_batch, check=check_pointer,
                  predict=predict_spans)
 
-# %% ../nbs/13_answers.ipynb #d072f67f
+# %% ../nbs/13_answers.ipynb #33629e0b
 def choose_threshold(rows: Dataset, predictions: list) -> float: # in nats
     "The margin from which on to answer, for the highest mean F1 on these rows."
     margins = np.array([p["margin"] for p in predictions])
@@ -569,13 +569,13 @@ def choose_threshold(rows: Dataset, predictions: list) -> float: # in nats
     limits = np.r_[math.inf, (margins[order][1:] + margins[order][:-1]) / 2, -math.inf]
     return float(limits[np.r_[0, np.cumsum(gain[order])].argmax()])
 
-# %% ../nbs/13_answers.ipynb #48598495
+# %% ../nbs/13_answers.ipynb #6b3589fd
 def answer_rows(model, tokenizer, rows: Dataset, windows: Dataset, batch_size: int = 64) -> list:
     "Answers with the model's own threshold, as in its configuration; 0 if there is none."
     found = predict_answers(model, tokenizer, rows, windows, batch_size)
     return decide(found, getattr(model.config, "no_answer_threshold", 0.0))
 
-# %% ../nbs/13_answers.ipynb #5b4e661b
+# %% ../nbs/13_answers.ipynb #7b3c052f
 KINDS = ["right", "partly right", "elsewhere", "missed", "invented"]
 
 def kind_of(accepted: list, answer: str | None, scores: np.ndarray) -> str:
@@ -594,7 +594,7 @@ def plot_kinds(there: dict) -> Figure:
     ax.set(xlabel="questions", title=f"What became of {sum(there.values()):,} questions")
     return fig
 
-# %% ../nbs/13_answers.ipynb #73734b68
+# %% ../nbs/13_answers.ipynb #08ea9caf
 def plot_margins(margins: np.ndarray, has: np.ndarray) -> Figure:
     "The margins of questions with an answer in their text and of those without."
     within = np.clip(margins, -20, 20)
@@ -608,7 +608,7 @@ def plot_margins(margins: np.ndarray, has: np.ndarray) -> Figure:
     ax.legend(frameon=False)
     return fig
 
-# %% ../nbs/13_answers.ipynb #64b43ad8
+# %% ../nbs/13_answers.ipynb #21d4d9f0
 def draw_answers(rows: Dataset, predictions: list) -> dict: # {file name: (figure, alt text)}
     "What became of the questions, and how sure the model is where it should be and where not."
     table = counts(rows, said(predictions))
@@ -624,7 +624,7 @@ def draw_answers(rows: Dataset, predictions: list) -> dict: # {file name: (figur
     return {"errors": (plot_kinds(there), f"Of {len(rows)} questions: {words}."),
             "scores": (plot_margins(margins, has), alt)}
 
-# %% ../nbs/13_answers.ipynb #5546d264
+# %% ../nbs/13_answers.ipynb #df7db5de
 def read_pairs(texts: list) -> Dataset:
     "Questions and contexts with a tab between them; raises InputError for a text without both."
     rows = []
@@ -644,7 +644,7 @@ def answer_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) -
     return [{"question": question, "answer": p["answer"], "score": round(p["score"], 4),
              "start": p["start"], "end": p["end"]} for question, p in zip(rows["question"], found)]
 
-# %% ../nbs/13_answers.ipynb #8572bac2
+# %% ../nbs/13_answers.ipynb #ad96ad55
 def compare_answers(rows: Dataset, predictions: list, names: tuple) -> dict:
     "Scores of two models on the same questions, their paired differences, a verdict."
     tables = [counts(rows, said(p)) for p in predictions]
@@ -672,7 +672,7 @@ def answers_verdict(metrics: dict) -> str: # a sentence
         return f"The model loses to a baseline ({plain}), by {points:.1f} points of F1: use that."
     return f"These questions can't tell the model from a baseline ({plain}): don't call it better."
 
-# %% ../nbs/13_answers.ipynb #6b5891ca
+# %% ../nbs/13_answers.ipynb #0969b199
 ANSWERS_USE = """```python
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -698,7 +698,7 @@ def describe_answers(recipe: dict, metrics: dict) -> dict: # what the card says,
     return {"does": "Marks the words of a text that answer a question, or says that none do.",
             "use": ANSWERS_USE.format(max_length=recipe["max_length"])}
 
-# %% ../nbs/13_answers.ipynb #037eaaf8
+# %% ../nbs/13_answers.ipynb #24c1b233
 def read_more_questions(recipe: dict, data: str, names: list) -> tuple: # (name, Dataset)
     "Further questions: a file, or the last part of a data set that has several."
     form = {name: recipe.get(name) for name in FORM}
@@ -721,7 +721,7 @@ TASKS = {"question-answering": RunTask(
     score=score_answers, compare=compare_answers, figures=draw_answers, answer=answer_texts,
     verdict=answers_verdict, card=describe_answers)}
 
-# %% ../nbs/13_answers.ipynb #3f1afb46
+# %% ../nbs/13_answers.ipynb #dd9cedf5
 def squad_articles(questions: int, held_out: int, seed: int) -> DatasetDict: # train, validation
     "Questions of the 36 articles to train on, drawn by the seed, and of the other 12."
     folder = os.environ.get("COURSE_REAL_DATA")
@@ -742,7 +742,7 @@ def over_articles(rows: Dataset, table: np.ndarray, column: int) -> tuple: # (va
     def mean(sums): return float(100 * sums[:, 0].sum() / sums[:, 1].sum())
     return mean(sums), *bootstrap_interval(mean, sums)
 
-# %% ../nbs/13_answers.ipynb #39dc27d0
+# %% ../nbs/13_answers.ipynb #2a0fab22
 def look_both_ways(model: PreTrainedModel) -> PreTrainedModel: # the same model
     "Let a GPT's attention look ahead as well as back."
     model.config.is_causal = False
@@ -762,7 +762,7 @@ def train_on_squad(splits: DatasetDict, model: str, epochs: int, learning_rate: 
     found = predict_answers(net, tokenizer, splits["validation"], windows["validation"])
     return [p["answer"] for p in found]
 
-# %% ../nbs/13_answers.ipynb #dfa60552
+# %% ../nbs/13_answers.ipynb #bb50b19e
 def run_squad(model: str, # or the name of a baseline
               questions: int = 0, epochs: int = 1, learning_rate: float = 0.0,
               lora_rank: int | None = None, both_ways: bool = False, held_out: int = 2544,
