@@ -22,12 +22,13 @@ from transformers import (AutoModelForQuestionAnswering, BertConfig, GPT2Config,
 
 from course_lib import answers
 from course_lib.answers import (
-    ANSWERS_USE, BASELINES, FORM, QUESTION, RECORDS, TASKS, all_parts, answer_texts, answering,
+    ALWAYS, ANSWERS_USE, BASELINES, FORM, NEVER, QUESTION, RECORDS, TASKS, all_parts,
+    answer_texts, answering,
     answers_verdict, choose_threshold, compare_answers, counts, cut_windows, decide, draw_answers,
     encode_pair, exact_match, kind_of, make_batch, make_windows, marked, marked_html, n_best,
     normalize, place_answer, predict_answers, predict_spans, read_more_questions,
-    read_question_splits, read_questions, run_squad, runs_of, said, score_answers, span_logits,
-    span_loss, token_f1, word_f1)
+    read_question_splits, read_questions, run_squad, runs_of, said, score_answers,
+    settle_threshold, span_logits, span_loss, token_f1, word_f1)
 from course_lib.download import cache_folder
 from course_lib.errors import InputError
 from course_lib.evaluation import accuracy
@@ -642,14 +643,18 @@ def test_the_card_shows_code_that_answers(run, monkeypatch):
 
 def test_the_threshold_of_a_model_is_saved_and_used(gpt, tmp_path):
     model, tokenizer = load("tiny-gpt2", "question-answering")
-    text = "Who rang?\tOld Åse Moe rang at nine."
-    for threshold, silent in ((math.inf, True), (-math.inf, False)):
-        model.config.no_answer_threshold = -1e9 if threshold < 0 else 1e9
+    line = "Who rang?\tOld Åse Moe rang at nine."
+    text = line.partition("\t")[2]
+    for accepted, threshold in ((["Old Åse Moe"], ALWAYS), ([], NEVER)):
+        rows = rows_of(question(accepted, text, question="Who rang?"))
+        windows = make_windows(DatasetDict(rows=rows), tokenizer, 64)["rows"]
+        settle_threshold(model, tokenizer, rows, windows)
         model.save_pretrained(tmp_path / "model")
         tokenizer.save_pretrained(tmp_path / "model")
         again, _ = load(str(tmp_path / "model"), "question-answering")
-        (answer,) = answer_texts(again, tokenizer, {"max_length": 64}, [text], 8)
-        assert (answer["answer"] is None) == silent
+        (answer,) = answer_texts(again, tokenizer, {"max_length": 64}, [line], 8)
+        assert again.config.no_answer_threshold == model.config.no_answer_threshold
+        assert (answer["answer"] is None) == (threshold == NEVER)
 
 
 def test_t5_answers_or_is_refused():
