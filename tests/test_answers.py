@@ -23,12 +23,12 @@ from transformers import (AutoModelForQuestionAnswering, BertConfig, GPT2Config,
 from course_lib import answers
 from course_lib.answers import (
     ALWAYS, ANSWERS_USE, BASELINES, FORM, NEVER, QUESTION, RECORDS, TASKS, all_parts,
-    answer_texts, answering,
-    answers_verdict, choose_threshold, compare_answers, counts, cut_windows, decide, draw_answers,
-    encode_pair, exact_match, kind_of, make_batch, make_windows, marked, marked_html, n_best,
-    normalize, place_answer, predict_answers, predict_spans, read_more_questions,
-    read_question_splits, read_questions, run_squad, runs_of, said, score_answers,
-    settle_threshold, span_logits, span_loss, token_f1, word_f1)
+    answer_texts, answering, answers_verdict, choose_threshold, compare_answers, counts,
+    cut_windows, decide, draw_answers, encode_pair, exact_match, kind_of, look_both_ways,
+    make_batch, make_windows, marked, marked_html, n_best, normalize, place_answer,
+    predict_answers, predict_spans, read_more_questions, read_question_splits, read_questions,
+    run_squad, runs_of, said, score_answers, settle_threshold, span_logits, span_loss, token_f1,
+    word_f1)
 from course_lib.download import cache_folder
 from course_lib.errors import InputError
 from course_lib.evaluation import accuracy
@@ -296,6 +296,25 @@ def test_packed_equals_padded(family, kinds):
         found.append((loss.item(), torch.cat(gradient)))
     (a, g), (b, h) = found
     assert abs(a - b) < 1e-5 and (g - h).norm() < 1e-4 * g.norm()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_gpt_that_looks_both_ways(family):
+    "The last token reaches the first, with padding taken out or not; without it, it doesn't."
+    rows = [windows_of()[i] for i in (1, 2, 3)]
+    changed = [{**row, "input_ids": [*row["input_ids"][:-1], 5]} for row in rows]
+    for both in (False, True):
+        model = new(family).eval()
+        if both: look_both_ways(model)
+        before, after = (make_batch(model, some) for some in (rows, changed))
+        inputs = {k: before[k] for k in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            first = [span_logits(model, batch)[0, :, 4] for batch in (before, after)]
+            with unpadded(model): packed = model(**inputs).start_logits
+            padded = model(**inputs).start_logits
+        assert torch.allclose(*first, atol=1e-6) != both
+        filled = before["attention_mask"].bool()
+        assert torch.allclose(packed[filled], padded[filled], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -681,6 +700,8 @@ def test_real_questions(real_data, monkeypatch):
     assert len(rows) == 10_570 and len(set(rows["title"])) == 48
     found = run_squad("nearest_run", held_out=500)
     assert found["n"] == 500 and 20 < found["f1_low"] < found["f1"] < found["f1_high"] < 40
+    small = run_squad("tiny-bert", questions=24, learning_rate=1e-3, held_out=16)
+    assert small["n"] == 16 and 0 <= small["f1_low"] <= small["f1"] <= small["f1_high"] <= 100
 
 
 def test_without_real_data(monkeypatch):
