@@ -6,19 +6,19 @@
 __all__ = ['ALONE', 'SIGNS', 'RULES_13A', 'CODES', 'ngrams', 'overlap', 'rouge_n', 'common_subsequence', 'rouge_l', 'ascii_words',
            'words', 'rouge', 'words_13a', 'bleu_counts', 'bleu', 'chrf_counts', 'chrf']
 
-# %% ../nbs/14_overlap.ipynb #60d2af4e
+# %% ../nbs/14_overlap.ipynb #5f057725
 import math, re, string, unicodedata
 from collections import Counter
 
 import numpy as np
 
-# %% ../nbs/14_overlap.ipynb #37c26d16
+# %% ../nbs/14_overlap.ipynb #b0af5a8b
 def ngrams(sequence, # words, or a text, which is a sequence of letters
            n: int) -> Counter: # {tuple of n neighbours: how often}
     "The runs of n neighbours in a sequence."
     return Counter(zip(*(sequence[i:] for i in range(n))))
 
-# %% ../nbs/14_overlap.ipynb #2db5e26e
+# %% ../nbs/14_overlap.ipynb #cb088d48
 def overlap(shared: int, predicted: int, wanted: int, # n-grams in both, in each
            ) -> tuple: # (precision, recall, F1)
     "Precision, recall and F1 of a count; nothing in common, or nothing at all, is 0."
@@ -33,7 +33,7 @@ def rouge_n(prediction: list, reference: list, # words
     found, wanted = ngrams(prediction, n), ngrams(reference, n)
     return overlap((found & wanted).total(), found.total(), wanted.total())
 
-# %% ../nbs/14_overlap.ipynb #e2b552a9
+# %% ../nbs/14_overlap.ipynb #06b000ca
 def common_subsequence(a: list, b: list) -> int:
     "Length of the longest sequence that both have in this order, with gaps allowed."
     row = [0] * (len(b) + 1)
@@ -47,12 +47,12 @@ def rouge_l(prediction: list, reference: list) -> tuple: # of words; (precision,
     shared = common_subsequence(prediction, reference)
     return overlap(shared, len(prediction), len(reference))
 
-# %% ../nbs/14_overlap.ipynb #aa103b32
+# %% ../nbs/14_overlap.ipynb #dda6a177
 def ascii_words(text: str) -> list:
     "Words as rouge-score makes them: unaccented letters and digits, in lower case."
     return re.findall("[a-z0-9]+", text.lower())
 
-# %% ../nbs/14_overlap.ipynb #28893839
+# %% ../nbs/14_overlap.ipynb #467095f5
 ALONE = re.compile("[\u3040-\u30ff\u3400-\u9fff]") # kana, and Chinese characters
 
 def words(text: str) -> list:
@@ -61,7 +61,7 @@ def words(text: str) -> list:
     text = "".join(c if unicodedata.category(c)[0] in kept else " " for c in text.casefold())
     return ALONE.sub(r" \g<0> ", text).split()
 
-# %% ../nbs/14_overlap.ipynb #d6583149
+# %% ../nbs/14_overlap.ipynb #1eb7d4c1
 def rouge(predictions: list, references: list, # texts
           ) -> np.ndarray: # F1 of ROUGE-1, ROUGE-2 and ROUGE-L, (rows, 3)
     "ROUGE of each row, with words of any script; the mean of a column is the score."
@@ -71,7 +71,7 @@ def rouge(predictions: list, references: list, # texts
         rows.append([rouge_n(p, r, 1)[2], rouge_n(p, r, 2)[2], rouge_l(p, r)[2]])
     return np.array(rows).reshape(-1, 3)
 
-# %% ../nbs/14_overlap.ipynb #fdde0362
+# %% ../nbs/14_overlap.ipynb #e0eff428
 SIGNS = "".join(set(string.punctuation) - set("'-.,")) # always words of their own
 RULES_13A = [
     (re.compile(f"([{re.escape(SIGNS)}])"), r" \1 "),
@@ -89,11 +89,11 @@ def words_13a(text: str) -> list:
     for pattern, spaced in RULES_13A: text = pattern.sub(spaced, text)
     return text.split()
 
-# %% ../nbs/14_overlap.ipynb #8643ae76
+# %% ../nbs/14_overlap.ipynb #2882298c
 def bleu_counts(predictions: list, references: list, # texts
                ) -> np.ndarray: # (rows, 10)
     """What BLEU is computed from, a row a text.
-    Lengths of prediction and reference; then, for n = 1 to 4, n-grams right, and n-grams written."""
+    Lengths of prediction and reference; for n = 1 to 4, n-grams right; and n-grams written."""
     rows = []
     for prediction, reference in zip(predictions, references):
         p, r = words_13a(prediction), words_13a(reference)
@@ -102,7 +102,7 @@ def bleu_counts(predictions: list, references: list, # texts
         rows.append([len(p), len(r), *right, *(own.total() for own in found)])
     return np.array(rows).reshape(-1, 10)
 
-# %% ../nbs/14_overlap.ipynb #1a0de8b3
+# %% ../nbs/14_overlap.ipynb #c1fb64bd
 def bleu(counts: np.ndarray, # of `bleu_counts`; one row for a sentence's own score
          short: bool = False, # leave out n-grams longer than the text, as is usual for a sentence
         ) -> float: # 0 to 1
@@ -119,7 +119,7 @@ def bleu(counts: np.ndarray, # of `bleu_counts`; one row for a sentence's own sc
     brevity = min(1.0, math.exp(1 - wanted / predicted))
     return brevity * math.exp(sum(logs) / len(logs))
 
-# %% ../nbs/14_overlap.ipynb #34be75c7
+# %% ../nbs/14_overlap.ipynb #eb2c0aef
 def chrf_counts(predictions: list, references: list, # texts
                ) -> np.ndarray: # (rows, 6, 3)
     "What chrF is computed from: for n = 1 to 6 the n-grams predicted, wanted and in both."
