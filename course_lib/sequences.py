@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_TARGET', 'SOURCES', 'TARGETS', 'PARTS', 'PEOPLE', 'THINGS', 'ADJECTIVES', 'ARTICLES', 'ENDINGS', 'VERBS', 'TIMES',
-           'MODALS', 'OPENINGS', 'ROUGE', 'OVERLAP', 'KINDS', 'USE_TWO', 'USE_ONE', 'TASKS', 'shift_right',
-           'pad_labels', 'room', 'sequence_features', 'sequence_batch', 'scoring_only', 'sequence_loss',
+           'MODALS', 'OPENINGS', 'ROUGE', 'OVERLAP', 'KINDS', 'USE_TWO', 'USE_ONE', 'TASKS', 'SMOL', 'RECORDS',
+           'shift_right', 'pad_labels', 'room', 'sequence_features', 'sequence_batch', 'scoring_only', 'sequence_loss',
            'count_targets', 'tokens_of_pair', 'check_sequences', 'sequence_task', 'pair_columns', 'flat', 'as_text',
            'to_pairs', 'check_copies', 'check_parts', 'beside', 'read_lines', 'read_pairs', 'cut', 'read_pair_splits',
            'hub_pairs', 'object_phrase', 'verb_group', 'grammar_pair', 'grammar_pairs', 'sentences', 'lead',
@@ -13,10 +13,10 @@ __all__ = ['MAX_TARGET', 'SOURCES', 'TARGETS', 'PARTS', 'PEOPLE', 'THINGS', 'ADJ
            'chrf_of', 'bleu_of', 'mean_of', 'next_token_scores', 'first_tokens', 'greedy', 'beam_search', 'write',
            'cross_attention', 'plot_attention', 'Kind', 'summary_baselines', 'translation_baselines', 'score_texts',
            'compare_texts', 'text_verdict', 'draw_texts', 'predict_texts', 'answer_texts', 'describe_texts',
-           'read_more_pairs', 'no_classes', 'as_they_are', 'run_task_of']
+           'read_more_pairs', 'no_classes', 'as_they_are', 'run_task_of', 'real_pairs', 'rounded', 'train_and_score']
 
-# %% ../nbs/14_sequences.ipynb #09d7f35f
-import random, re
+# %% ../nbs/14_sequences.ipynb #94f55082
+import os, random, re, time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, concatenate_datasets
 from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
@@ -35,15 +35,15 @@ from .comparison import paired_difference, score_counts
 from .data import (
     MAX_PROBLEMS, InputError, ask_hub, check_row, read_rows, read_text, split, text_key)
 from .files import TABLE_ENDINGS, find_file, is_file, is_hub_name
-from .models import longest_text
+from .models import load, longest_text
 from .overlap import bleu, bleu_counts, chrf, chrf_counts, rouge
 from .packed import read
-from .runs import RunTask
+from .runs import RunTask, add_peft_lora
 from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
-from .training import Task, column
+from .training import Task, column, fit
 
-# %% ../nbs/14_sequences.ipynb #deeddaa7
+# %% ../nbs/14_sequences.ipynb #01db35ea
 def shift_right(labels: torch.Tensor, # (rows, length), -100 where a target is over
                 start: int, pad: int, # token ids
                ) -> torch.Tensor: # (rows, length)
@@ -56,7 +56,7 @@ def pad_labels(rows: list) -> torch.Tensor: # of lists of ids; (rows, longest)
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[-100] * (longest - len(row))] for row in rows])
 
-# %% ../nbs/14_sequences.ipynb #ad98ad10
+# %% ../nbs/14_sequences.ipynb #0b2e1820
 MAX_TARGET = 128 # tokens; longer targets are cut
 
 def room(tokenizer) -> int:
@@ -84,7 +84,7 @@ def sequence_features(
         return Dataset.from_dict(found)
     return DatasetDict({name: encode(part) for name, part in splits.items()})
 
-# %% ../nbs/14_sequences.ipynb #4e7db6a6
+# %% ../nbs/14_sequences.ipynb #02d77957
 def sequence_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "Rows as a padded batch: sources beside targets, or one behind the other."
     pad = model.config.pad_token_id
@@ -98,7 +98,7 @@ def sequence_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the
         labels = pad_labels([[-100] * (len(r["prompt"]) - 1) + r["labels"] for r in rows])
     return {k: v.to(model.device) for k, v in {**batch, "labels": labels}.items()}
 
-# %% ../nbs/14_sequences.ipynb #fc61a03c
+# %% ../nbs/14_sequences.ipynb #44616c14
 @contextmanager
 def scoring_only(model: PreTrainedModel, wanted: torch.Tensor): # (rows, length), true or false
     "Within it, the model scores the next token only at the places that are wanted."
@@ -114,7 +114,7 @@ def sequence_loss(model: PreTrainedModel, batch: dict) -> tuple: # (nats, {})
     with scoring_only(model, wanted): logits = read(model, batch).logits
     return cross_entropy(logits.float(), labels[wanted]), {}
 
-# %% ../nbs/14_sequences.ipynb #bb21884c
+# %% ../nbs/14_sequences.ipynb #65219bbb
 def count_targets(row: dict) -> int:
     "The tokens to be written."
     return len(row["labels"])
@@ -137,7 +137,7 @@ def sequence_task(name: str) -> Task: # summarization or translation
     return Task(name, sequence_loss, sequence_batch, count_targets, tokens_of_pair,
                 check_sequences)
 
-# %% ../nbs/14_sequences.ipynb #b44626dc
+# %% ../nbs/14_sequences.ipynb #688a4385
 SOURCES = ["source", "src", "document", "article", "dialogue", "text", "english", "en"]
 TARGETS = ["target", "tgt", "summary", "highlights", "german", "de"]
 
@@ -159,7 +159,7 @@ def pair_columns(columns: list, text: str | None, label: str | None, name: str) 
                          " – pass text=NAME and label=NAME")
     return tuple(found)
 
-# %% ../nbs/14_sequences.ipynb #556d65e8
+# %% ../nbs/14_sequences.ipynb #c257e8a3
 def flat(row: dict) -> dict:
     "A row whose texts under `translation` are columns of their own."
     inner = row.get("translation")
@@ -191,7 +191,7 @@ def to_pairs(rows: list, # of pairs (place, {column: value})
     check_parts(found["part"], [place for place, _ in rows])
     return Dataset.from_dict(found)
 
-# %% ../nbs/14_sequences.ipynb #9593f5be
+# %% ../nbs/14_sequences.ipynb #e3a6c318
 PARTS = ("train", "validation", "test")
 
 def check_copies(found: dict, name: str) -> None:
@@ -212,7 +212,7 @@ def check_parts(parts: list, places: list) -> None:
             raise InputError(f"{places[0]}, column 'part' – no row says {part!r}"
                              " – mark some rows, or leave the column out")
 
-# %% ../nbs/14_sequences.ipynb #11e1c5f0
+# %% ../nbs/14_sequences.ipynb #941f92ae
 def beside(path: Path, label: str | None) -> Path | None:
     "The file with the target lines, `train.de` beside `train.en`, if that is what is meant."
     other = path.with_suffix(f".{label}") if label and path.suffix else None
@@ -237,7 +237,7 @@ def read_pairs(path, text: str | None = None, label: str | None = None,
     if not other: return to_pairs(read_rows(path, encoding, delimiter), str(path), text, label)
     return to_pairs(read_lines(path, other, encoding), str(path), path.suffix[1:], label)
 
-# %% ../nbs/14_sequences.ipynb #34b15e5c
+# %% ../nbs/14_sequences.ipynb #5e79dd5c
 def cut(rows: Dataset, seed: int, with_test: bool) -> DatasetDict:
     "Parts as the rows say; else 70/15/15 (or 85/15), equal sources or targets on one side."
     if rows["part"][0] in PARTS:
@@ -273,7 +273,7 @@ def hub_pairs(name: str, text: str | None, label: str | None) -> DatasetDict:
             for part in PARTS if part in found}
     return DatasetDict({part: to_pairs(own, name, text, label) for part, own in rows.items()})
 
-# %% ../nbs/14_sequences.ipynb #0e1117fc
+# %% ../nbs/14_sequences.ipynb #bc86e139
 PEOPLE = {"Lena": "Lena", "Omar": "Omar", "my sister": "meine Schwester",
           "my brother": "mein Bruder", "Mr Osei": "Herr Osei", "Ms Kim": "Frau Kim",
           "our neighbour": "unser Nachbar", "the doctor": "die Ärztin"}
@@ -298,7 +298,7 @@ def object_phrase(rng: random.Random, negative: bool) -> tuple: # (English, Germ
     english = f"{article} {adjective} {noun}".replace("a old", "an old")
     return english, f"{german_article} {ADJECTIVES[adjective]}{ending} {german}"
 
-# %% ../nbs/14_sequences.ipynb #c5c652e7
+# %% ../nbs/14_sequences.ipynb #06177b3a
 VERBS = """buy buys bought kauft kaufen gekauft
 sell sells sold verkauft verkaufen verkauft
 find finds found findet finden gefunden
@@ -325,7 +325,7 @@ def verb_group(rng: random.Random, tense: str, negative: bool) -> dict:
     if negative: verb["statement"] = f"{verb['helper']} not {base}"
     return {**verb, "base": f"not {base}" if negative else base}
 
-# %% ../nbs/14_sequences.ipynb #0a3376c4
+# %% ../nbs/14_sequences.ipynb #25354787
 OPENINGS = {"I know that": "ich weiß, dass", "she says that": "sie sagt, dass",
             "it is good that": "es ist gut, dass"}
 
@@ -356,7 +356,7 @@ def grammar_pairs(n: int, seed: int = 0) -> Dataset: # text, target
         found[english] = german
     return Dataset.from_dict({"text": list(found), "target": list(found.values())})
 
-# %% ../nbs/14_sequences.ipynb #49a50a7e
+# %% ../nbs/14_sequences.ipynb #69195ef6
 def sentences(text: str) -> list:
     "The sentences of a text; a stop, then a space and no small letter, is an end."
     return re.split(r"(?<=[.!?…])[\"”’)]*\s+(?=[^a-zß-ÿ])", text.strip())
@@ -369,7 +369,7 @@ def longest_sentence(texts: list) -> list:
     "The sentence of each text that has most words."
     return [max(sentences(text), key=lambda s: len(s.split())) for text in texts]
 
-# %% ../nbs/14_sequences.ipynb #b445798f
+# %% ../nbs/14_sequences.ipynb #24cd4ede
 def tokens_of(text: str) -> list:
     "Words and signs, in lower case."
     return re.findall(r"\w+(?:['’]\w+)?|[^\w\s]", text.lower())
@@ -402,7 +402,7 @@ def word_for_word(texts: list, table: dict) -> list:
     replaced = [" ".join(table.get(w, w) for w in tokens_of(text)) for text in texts]
     return [re.sub(r" (?=[.,?!;:])", "", text) for text in replaced]
 
-# %% ../nbs/14_sequences.ipynb #33c0eb3b
+# %% ../nbs/14_sequences.ipynb #5c88eeaa
 def count_summaries(predictions: list, references: list) -> np.ndarray: # (rows, 3)
     "ROUGE-1, ROUGE-2 and ROUGE-L of each row."
     return rouge(predictions, references)
@@ -428,7 +428,7 @@ def mean_of(i: int) -> Callable:
 ROUGE = {name: mean_of(i) for i, name in enumerate(("rouge1", "rouge2", "rougeL"))}
 OVERLAP = {"chrf": chrf_of, "bleu": bleu_of}
 
-# %% ../nbs/14_sequences.ipynb #6cb151a3
+# %% ../nbs/14_sequences.ipynb #598fcc0e
 @torch.inference_mode()
 def next_token_scores(model: PreTrainedModel, source: torch.Tensor) -> Callable: # of ids, (length,)
     "A function: beginnings, (n, tokens) -> log-probabilities of the next token, (n, vocabulary)."
@@ -459,7 +459,7 @@ def greedy(scores: Callable, begin: list, end: int, longest: int) -> list: # of 
         if best == end: break
     return ids[len(begin):]
 
-# %% ../nbs/14_sequences.ipynb #803aeb2a
+# %% ../nbs/14_sequences.ipynb #f25e8fb3
 def beam_search(scores: Callable, # as `next_token_scores` gives it
                 begin: list, end: int, longest: int,
                 num_beams: int,
@@ -481,7 +481,7 @@ def beam_search(scores: Callable, # as `next_token_scores` gives it
         if len(done) == num_beams and running[0][0] / n**length_penalty <= done[-1][0]: break
     return done[0][1][len(begin):]
 
-# %% ../nbs/14_sequences.ipynb #7fd08463
+# %% ../nbs/14_sequences.ipynb #879b30c7
 @torch.inference_mode()
 def write(model: PreTrainedModel, tokenizer, rows, # with input_ids and prompt
           num_beams: int = 1, length_penalty: float = 1.0, batch_size: int = 32,
@@ -499,14 +499,14 @@ def write(model: PreTrainedModel, tokenizer, rows, # with input_ids and prompt
         inputs = {k: batch[k].to(model.device) for k in ("input_ids", "attention_mask")}
         width = inputs["input_ids"].shape[1]
         made = model.generate(**inputs, **ends, **beams, do_sample=False,
-                              max_new_tokens=min(room(tokenizer), 2 * width + 10))
+                              max_new_tokens=room(tokenizer))
         if not two_stacks: made = made[:, width:]
         found = tokenizer.batch_decode(made, skip_special_tokens=True)
         for i, text in zip(part, found): texts[i] = text.strip()
     model.train(training)
     return texts
 
-# %% ../nbs/14_sequences.ipynb #d6b3c16b
+# %% ../nbs/14_sequences.ipynb #1372fe17
 @torch.inference_mode()
 def cross_attention(model: PreTrainedModel, source: list, target: list, # ids
                    ) -> np.ndarray: # (target, source), rows add up to 1
@@ -530,7 +530,7 @@ def plot_attention(weights: np.ndarray, source: list, target: list) -> Figure: #
     fig.colorbar(image, label="share of attention")
     return fig
 
-# %% ../nbs/14_sequences.ipynb #d121ef10
+# %% ../nbs/14_sequences.ipynb #cb4a3ef2
 @dataclass(frozen=True)
 class Kind:
     "In what summaries and translations differ."
@@ -557,7 +557,7 @@ KINDS = {"summarization": Kind("\n\nSummary:", count_summaries, ROUGE, summary_b
                              OVERLAP, translation_baselines,
                              "translation_text", "Translates a sentence.")}
 
-# %% ../nbs/14_sequences.ipynb #fffa43c5
+# %% ../nbs/14_sequences.ipynb #46a96446
 def score_texts(kind: Kind, rows: Dataset, predictions: list, train: Dataset | None,
                 recipe: dict) -> dict: # n, metrics, baselines
     "Scores of model and baselines, with intervals over the rows."
@@ -595,7 +595,7 @@ def text_verdict(metrics: dict) -> str: # a sentence
                 "it is not worth its price on these data.")
     return f"These rows can't tell the model from the baseline {name}: don't call it better."
 
-# %% ../nbs/14_sequences.ipynb #2ce4f9bc
+# %% ../nbs/14_sequences.ipynb #73013bb0
 def draw_texts(kind: Kind, rows: Dataset, predictions: list) -> dict: # {name: (figure, alt text)}
     "The first score row by row, and the lengths of what was written."
     main, metric = next(iter(kind.scores.items()))
@@ -628,7 +628,7 @@ def answer_texts(kind: Kind, model, tokenizer, recipe: dict, texts: list, batch_
     written = write(model, tokenizer, features["rows"], batch_size=batch_size)
     return [{"text": text, kind.answer: answer} for text, answer in zip(texts, written)]
 
-# %% ../nbs/14_sequences.ipynb #41cd1859
+# %% ../nbs/14_sequences.ipynb #fa706f8a
 USE_TWO = """```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("model")
@@ -672,7 +672,7 @@ def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
     "No classes, so no order of classes."
     return splits
 
-# %% ../nbs/14_sequences.ipynb #7dde49ab
+# %% ../nbs/14_sequences.ipynb #5e431cdf
 def run_task_of(name: str) -> RunTask:
     "What a run folder asks about summaries or translations."
     kind = KINDS[name]
@@ -685,3 +685,60 @@ def run_task_of(name: str) -> RunTask:
         card=partial(describe_texts, kind))
 
 TASKS = {name: run_task_of(name) for name in KINDS}
+
+# %% ../nbs/14_sequences.ipynb #4f4e16af
+def real_pairs(name: str) -> dict: # the part of a recipe that says where the pairs are
+    "A shipped table, or a real one in the folder that the variable COURSE_REAL_DATA names."
+    places = {"scitldr": {"data": "scitldr/train.jsonl"},
+              "multi30k": {"data": "multi30k_en_de/train.en", "test": "multi30k_en_de/val.en"}}
+    if name not in places: return {"data": name}
+    folder = os.environ.get("COURSE_REAL_DATA")
+    if not folder:
+        raise InputError(f"{name} – doesn't come with the course"
+                         " – name the folder that has it in the variable COURSE_REAL_DATA")
+    files = {part: str(Path(folder, path)) for part, path in places[name].items()}
+    return {**files, "label": "de" if name == "multi30k" else None}
+
+def rounded(found: dict) -> dict: # {measure: number}
+    "Scores with their ends, and those of the baselines, as columns of a table."
+    row = {"n": found["n"]}
+    for who, scores in {"": found["metrics"], **found["baselines"]}.items():
+        for metric, ends in scores.items():
+            name = f"{who}_{metric}".strip("_")
+            row |= {name: ends["value"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
+    return {name: round(value, 4) for name, value in row.items()}
+
+# %% ../nbs/14_sequences.ipynb #4b8f654f
+def train_and_score(
+    task: str, data: str, model: str,
+    rows: int, # to train on, drawn from the training part
+    epochs: int, learning_rate: float, batch_size: int,
+    lora_rank: int | None = None, # all weights by default
+    held_out: str = "test", # parts to be scored, joined by +
+) -> dict: # measure -> number
+    "A recorded run: fine-tune, write, score beside the baselines."
+    splits, kind = read_pair_splits(real_pairs(data)), KINDS[task]
+    train = splits["train"].shuffle(seed=0)
+    train = train.select(range(min(rows, len(train))))
+    unseen = concatenate_datasets([splits[part] for part in held_out.split("+")])
+    writer, tokenizer = load(model, task=task)
+    if lora_rank: writer = add_peft_lora(writer, lora_rank)
+    features = sequence_features(DatasetDict(train=train, unseen=unseen), tokenizer, 256, kind.cue)
+    start = time.perf_counter()
+    fit(writer, features["train"], task=sequence_task(task), epochs=epochs, batch_size=batch_size,
+        learning_rate=learning_rate)
+    seconds = round(time.perf_counter() - start)
+    texts = write(writer, tokenizer, features["unseen"])
+    return {**rounded(score_texts(kind, unseen, texts, train, {})), "seconds": seconds}
+
+# %% ../nbs/14_sequences.ipynb #f4f62895
+SMOL = {"model": "smollm2", "lora_rank": 16, "learning_rate": 3e-4, "batch_size": 8}
+RECORDS = {
+    "summaries": (train_and_score, [
+        {"task": "summarization", "data": "summaries", "rows": 160, "epochs": 3, **SMOL,
+         "held_out": "validation+test"},
+        {"task": "summarization", "data": "scitldr", "rows": 1200, "epochs": 1, **SMOL}]),
+    "translations": (train_and_score, [
+        {"task": "translation", "data": "translations", "rows": 927, "epochs": 3, **SMOL},
+        {"task": "translation", "data": "multi30k", "rows": 6000, "epochs": 8,
+         "model": "tiny-t5", "learning_rate": 2e-3, "batch_size": 32}])}
