@@ -1,6 +1,7 @@
 """Writing: the loss of both kinds of model and both searches are the library's; the scores are
 rouge-score's and sacrebleu's; files that can't be used are refused with file, row and advice."""
 import copy
+import inspect
 import json
 import os
 from contextlib import nullcontext
@@ -16,7 +17,9 @@ from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Confi
                           T5Config)
 
 from course_lib import sequences
+from course_lib.download import cache_folder
 from course_lib.errors import InputError
+from course_lib.files import is_folder
 from course_lib.models import load, quiet
 from course_lib.overlap import (ascii_words, bleu, bleu_counts, chrf, chrf_counts, rouge, rouge_l,
                                 rouge_n, words, words_13a)
@@ -439,6 +442,38 @@ def test_a_run(task, model, tmp_path):
     both = compare(out, out, str(data))
     assert both["difference"][next(iter(kind.scores))] == {"value": 0, "low": 0, "high": 0}
     assert "can't tell the two apart" in both["verdict"]
+
+
+def test_a_recorded_run():
+    "Numbers only, as a table keeps them; LoRA on a GPT."
+    measured = sequences.train_and_score(
+        "summarization", "summaries", "tiny-gpt2", rows=8, epochs=1, learning_rate=1e-3,
+        batch_size=4, lora_rank=4)
+    assert measured["n"] == 34 and measured["lead_1_rouge1"] == pytest.approx(0.195, abs=0.02)
+    assert all(isinstance(value, (int, float)) for value in measured.values())
+    assert {"rouge1", "rouge1_low", "longest_sentence_model_gain_high", "seconds"} <= set(measured)
+
+
+@pytest.mark.parametrize("table", sequences.RECORDS)
+def test_settings_to_be_recorded(table, monkeypatch):
+    run, every = sequences.RECORDS[table]
+    for own in every: inspect.signature(run).bind(**own)
+    monkeypatch.delenv("COURSE_REAL_DATA", raising=False)
+    with pytest.raises(InputError, match="COURSE_REAL_DATA"): run(**every[1])
+
+
+@pytest.mark.skipif(not is_folder(cache_folder() / "smollm2"),
+                    reason="smollm2 isn't downloaded: course download smollm2")
+def test_smollm2_summarises():
+    model, tokenizer = load("smollm2", task="summarization")
+    pairs = {"text": ["It rained all day in Ghent.", "No."], "target": ["Rain in Ghent.", "No!"]}
+    splits = DatasetDict(a=Dataset.from_dict(pairs))
+    rows = list(sequence_features(splits, tokenizer, 64, "\n\nSummary:")["a"])
+    sums = sum(library_loss(model, row).item() * len(row["labels"]) for row in rows)
+    found = sequence_loss(model, sequence_batch(model, rows))[0].item()
+    assert abs(found - sums / sum(len(row["labels"]) for row in rows)) < 1e-4
+    assert rows[1]["labels"][-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(rows[0]["labels"][:-1]) == " Rain in Ghent."
 
 
 def found(value, low, high, other):
