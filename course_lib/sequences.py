@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_TARGET', 'SOURCES', 'TARGETS', 'PARTS', 'PEOPLE', 'THINGS', 'ADJECTIVES', 'ARTICLES', 'ENDINGS', 'VERBS', 'TIMES',
-           'MODALS', 'OPENINGS', 'ROUGE', 'OVERLAP', 'KINDS', 'USE_TWO', 'USE_ONE', 'TASKS', 'SMOL', 'RECORDS',
+           'MODALS', 'OPENINGS', 'ENDS', 'ROUGE', 'OVERLAP', 'KINDS', 'USE_TWO', 'USE_ONE', 'TASKS', 'SMOL', 'RECORDS',
            'shift_right', 'pad_labels', 'room', 'sequence_features', 'sequence_batch', 'scoring_only', 'sequence_loss',
            'count_targets', 'tokens_of_pair', 'check_sequences', 'sequence_task', 'pair_columns', 'flat', 'as_text',
            'to_pairs', 'check_copies', 'check_parts', 'beside', 'read_lines', 'read_pairs', 'cut', 'read_pair_splits',
@@ -15,7 +15,7 @@ __all__ = ['MAX_TARGET', 'SOURCES', 'TARGETS', 'PARTS', 'PEOPLE', 'THINGS', 'ADJ
            'compare_texts', 'text_verdict', 'draw_texts', 'predict_texts', 'answer_texts', 'describe_texts',
            'read_more_pairs', 'no_classes', 'as_they_are', 'run_task_of', 'real_pairs', 'rounded', 'train_and_score']
 
-# %% ../nbs/14_sequences.ipynb #12564183
+# %% ../nbs/14_sequences.ipynb #bdb34e5d
 import os, random, re, time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import Task, column, fit
 
-# %% ../nbs/14_sequences.ipynb #bc77701e
+# %% ../nbs/14_sequences.ipynb #6929ab5d
 def shift_right(labels: torch.Tensor, # (rows, length), -100 where a target is over
                 start: int, pad: int, # token ids
                ) -> torch.Tensor: # (rows, length)
@@ -56,7 +56,7 @@ def pad_labels(rows: list) -> torch.Tensor: # of lists of ids; (rows, longest)
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[-100] * (longest - len(row))] for row in rows])
 
-# %% ../nbs/14_sequences.ipynb #258e26e2
+# %% ../nbs/14_sequences.ipynb #79b53585
 MAX_TARGET = 128 # tokens; longer targets are cut
 
 def room(tokenizer) -> int:
@@ -84,7 +84,7 @@ def sequence_features(
         return Dataset.from_dict(found)
     return DatasetDict({name: encode(part) for name, part in splits.items()})
 
-# %% ../nbs/14_sequences.ipynb #81e8b815
+# %% ../nbs/14_sequences.ipynb #0e121ea9
 def sequence_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "Rows as a padded batch: sources beside targets, or one behind the other."
     pad = model.config.pad_token_id
@@ -98,7 +98,7 @@ def sequence_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the
         labels = pad_labels([[-100] * (len(r["prompt"]) - 1) + r["labels"] for r in rows])
     return {k: v.to(model.device) for k, v in {**batch, "labels": labels}.items()}
 
-# %% ../nbs/14_sequences.ipynb #f669695c
+# %% ../nbs/14_sequences.ipynb #0d9ae119
 @contextmanager
 def scoring_only(model: PreTrainedModel, wanted: torch.Tensor): # (rows, length), true or false
     "Within it, the model scores the next token only at the places that are wanted."
@@ -114,7 +114,7 @@ def sequence_loss(model: PreTrainedModel, batch: dict) -> tuple: # (nats, {})
     with scoring_only(model, wanted): logits = read(model, batch).logits
     return cross_entropy(logits.float(), labels[wanted]), {}
 
-# %% ../nbs/14_sequences.ipynb #6a9d83b2
+# %% ../nbs/14_sequences.ipynb #1e352ca2
 def count_targets(row: dict) -> int:
     "The tokens to be written."
     return len(row["labels"])
@@ -137,7 +137,7 @@ def sequence_task(name: str) -> Task: # summarization or translation
     return Task(name, sequence_loss, sequence_batch, count_targets, tokens_of_pair,
                 check_sequences)
 
-# %% ../nbs/14_sequences.ipynb #2fa6cff1
+# %% ../nbs/14_sequences.ipynb #8dd6876c
 SOURCES = ["source", "src", "document", "article", "dialogue", "text", "english", "en"]
 TARGETS = ["target", "tgt", "summary", "highlights", "german", "de"]
 
@@ -159,7 +159,7 @@ def pair_columns(columns: list, text: str | None, label: str | None, name: str) 
                          " – pass text=NAME and label=NAME")
     return tuple(found)
 
-# %% ../nbs/14_sequences.ipynb #b4b24de6
+# %% ../nbs/14_sequences.ipynb #4a9d6f93
 def flat(row: dict) -> dict:
     "A row whose texts under `translation` are columns of their own."
     inner = row.get("translation")
@@ -167,9 +167,9 @@ def flat(row: dict) -> dict:
     return {**{k: v for k, v in row.items() if k != "translation"}, **inner}
 
 def as_text(value, all_of_it: bool): # a text, or what was there instead
-    "A text; of a list of texts the whole, or the first: a source's sentences, several targets."
+    "A text; of a list of texts all, a line each, or the first: sentences, or several targets."
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-        value = " ".join(value) if all_of_it else value[0]
+        value = "\n".join(value) if all_of_it else value[0]
     return value.strip() if isinstance(value, str) else value
 
 def to_pairs(rows: list, # of pairs (place, {column: value})
@@ -191,7 +191,7 @@ def to_pairs(rows: list, # of pairs (place, {column: value})
     check_parts(found["part"], [place for place, _ in rows])
     return Dataset.from_dict(found)
 
-# %% ../nbs/14_sequences.ipynb #a5b46679
+# %% ../nbs/14_sequences.ipynb #43dd3dc9
 PARTS = ("train", "validation", "test")
 
 def check_copies(found: dict, name: str) -> None:
@@ -212,7 +212,7 @@ def check_parts(parts: list, places: list) -> None:
             raise InputError(f"{places[0]}, column 'part' – no row says {part!r}"
                              " – mark some rows, or leave the column out")
 
-# %% ../nbs/14_sequences.ipynb #88734f78
+# %% ../nbs/14_sequences.ipynb #14ef0827
 def beside(path: Path, label: str | None) -> Path | None:
     "The file with the target lines, `train.de` beside `train.en`, if that is what is meant."
     other = path.with_suffix(f".{label}") if label and path.suffix else None
@@ -237,7 +237,7 @@ def read_pairs(path, text: str | None = None, label: str | None = None,
     if not other: return to_pairs(read_rows(path, encoding, delimiter), str(path), text, label)
     return to_pairs(read_lines(path, other, encoding), str(path), path.suffix[1:], label)
 
-# %% ../nbs/14_sequences.ipynb #bbd53414
+# %% ../nbs/14_sequences.ipynb #3128d3f6
 def cut(rows: Dataset, seed: int, with_test: bool) -> DatasetDict:
     "Parts as the rows say; else 70/15/15 (or 85/15), equal sources or targets on one side."
     if rows["part"][0] in PARTS:
@@ -273,7 +273,7 @@ def hub_pairs(name: str, text: str | None, label: str | None) -> DatasetDict:
             for part in PARTS if part in found}
     return DatasetDict({part: to_pairs(own, name, text, label) for part, own in rows.items()})
 
-# %% ../nbs/14_sequences.ipynb #01335c88
+# %% ../nbs/14_sequences.ipynb #c6d0a6ec
 PEOPLE = {"Lena": "Lena", "Omar": "Omar", "my sister": "meine Schwester",
           "my brother": "mein Bruder", "Mr Osei": "Herr Osei", "Ms Kim": "Frau Kim",
           "our neighbour": "unser Nachbar", "the doctor": "die Ärztin"}
@@ -298,7 +298,7 @@ def object_phrase(rng: random.Random, negative: bool) -> tuple: # (English, Germ
     english = f"{article} {adjective} {noun}".replace("a old", "an old")
     return english, f"{german_article} {ADJECTIVES[adjective]}{ending} {german}"
 
-# %% ../nbs/14_sequences.ipynb #b79298f2
+# %% ../nbs/14_sequences.ipynb #aa843c09
 VERBS = """buy buys bought kauft kaufen gekauft
 sell sells sold verkauft verkaufen verkauft
 find finds found findet finden gefunden
@@ -325,7 +325,7 @@ def verb_group(rng: random.Random, tense: str, negative: bool) -> dict:
     if negative: verb["statement"] = f"{verb['helper']} not {base}"
     return {**verb, "base": f"not {base}" if negative else base}
 
-# %% ../nbs/14_sequences.ipynb #75aec8b6
+# %% ../nbs/14_sequences.ipynb #67851e7f
 OPENINGS = {"I know that": "ich weiß, dass", "she says that": "sie sagt, dass",
             "it is good that": "es ist gut, dass"}
 
@@ -356,10 +356,13 @@ def grammar_pairs(n: int, seed: int = 0) -> Dataset: # text, target
         found[english] = german
     return Dataset.from_dict({"text": list(found), "target": list(found.values())})
 
-# %% ../nbs/14_sequences.ipynb #d7782952
+# %% ../nbs/14_sequences.ipynb #81aeeac4
+ENDS = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’)]))\s+(?=[^a-zß-ÿ])")
+
 def sentences(text: str) -> list:
-    "The sentences of a text; a stop, then a space and no small letter, is an end."
-    return re.split(r"(?<=[.!?…])[\"”’)]*\s+(?=[^a-zß-ÿ])", text.strip())
+    "The lines of a text; of one line its sentences: a stop, a space, no small letter."
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines if len(lines) > 1 else ENDS.split(text.strip())
 
 def lead(texts: list, k: int = 1) -> list:
     "The first k sentences of each text."
@@ -369,7 +372,7 @@ def longest_sentence(texts: list) -> list:
     "The sentence of each text that has most words."
     return [max(sentences(text), key=lambda s: len(s.split())) for text in texts]
 
-# %% ../nbs/14_sequences.ipynb #a20556ad
+# %% ../nbs/14_sequences.ipynb #62568714
 def tokens_of(text: str) -> list:
     "Words and signs, in lower case."
     return re.findall(r"\w+(?:['’]\w+)?|[^\w\s]", text.lower())
@@ -402,7 +405,7 @@ def word_for_word(texts: list, table: dict) -> list:
     replaced = [" ".join(table.get(w, w) for w in tokens_of(text)) for text in texts]
     return [re.sub(r" (?=[.,?!;:])", "", text) for text in replaced]
 
-# %% ../nbs/14_sequences.ipynb #2a448095
+# %% ../nbs/14_sequences.ipynb #fc29732f
 def count_summaries(predictions: list, references: list) -> np.ndarray: # (rows, 3)
     "ROUGE-1, ROUGE-2 and ROUGE-L of each row."
     return rouge(predictions, references)
@@ -428,7 +431,7 @@ def mean_of(i: int) -> Callable:
 ROUGE = {name: mean_of(i) for i, name in enumerate(("rouge1", "rouge2", "rougeL"))}
 OVERLAP = {"chrf": chrf_of, "bleu": bleu_of}
 
-# %% ../nbs/14_sequences.ipynb #ad3469f4
+# %% ../nbs/14_sequences.ipynb #d2b66dbb
 @torch.inference_mode()
 def next_token_scores(model: PreTrainedModel, source: torch.Tensor) -> Callable: # of ids, (length,)
     "A function: beginnings, (n, tokens) -> log-probabilities of the next token, (n, vocabulary)."
@@ -459,7 +462,7 @@ def greedy(scores: Callable, begin: list, end: int, longest: int) -> list: # of 
         if best == end: break
     return ids[len(begin):]
 
-# %% ../nbs/14_sequences.ipynb #fae619de
+# %% ../nbs/14_sequences.ipynb #fc2124fa
 def beam_search(scores: Callable, # as `next_token_scores` gives it
                 begin: list, end: int, longest: int,
                 num_beams: int,
@@ -481,7 +484,7 @@ def beam_search(scores: Callable, # as `next_token_scores` gives it
         if len(done) == num_beams and running[0][0] / n**length_penalty <= done[-1][0]: break
     return done[0][1][len(begin):]
 
-# %% ../nbs/14_sequences.ipynb #7cc4aa5d
+# %% ../nbs/14_sequences.ipynb #3e82411c
 @torch.inference_mode()
 def write(model: PreTrainedModel, tokenizer, rows, # with input_ids and prompt
           num_beams: int = 1, length_penalty: float = 1.0, batch_size: int = 32,
@@ -506,7 +509,7 @@ def write(model: PreTrainedModel, tokenizer, rows, # with input_ids and prompt
     model.train(training)
     return texts
 
-# %% ../nbs/14_sequences.ipynb #14423eb4
+# %% ../nbs/14_sequences.ipynb #154d7074
 @torch.inference_mode()
 def cross_attention(model: PreTrainedModel, source: list, target: list, # ids
                    ) -> np.ndarray: # (target, source), rows add up to 1
@@ -530,7 +533,7 @@ def plot_attention(weights: np.ndarray, source: list, target: list) -> Figure: #
     fig.colorbar(image, label="share of attention")
     return fig
 
-# %% ../nbs/14_sequences.ipynb #693ba716
+# %% ../nbs/14_sequences.ipynb #f89b13d5
 @dataclass(frozen=True)
 class Kind:
     "In what summaries and translations differ."
@@ -557,7 +560,7 @@ KINDS = {"summarization": Kind("\n\nSummary:", count_summaries, ROUGE, summary_b
                              OVERLAP, translation_baselines,
                              "translation_text", "Translates a sentence.")}
 
-# %% ../nbs/14_sequences.ipynb #8b7f818a
+# %% ../nbs/14_sequences.ipynb #bbd3296a
 def score_texts(kind: Kind, rows: Dataset, predictions: list, train: Dataset | None,
                 recipe: dict) -> dict: # n, metrics, baselines
     "Scores of model and baselines, with intervals over the rows."
@@ -595,7 +598,7 @@ def text_verdict(metrics: dict) -> str: # a sentence
                 "it is not worth its price on these data.")
     return f"These rows can't tell the model from the baseline {name}: don't call it better."
 
-# %% ../nbs/14_sequences.ipynb #83d2611c
+# %% ../nbs/14_sequences.ipynb #cb657d4a
 def draw_texts(kind: Kind, rows: Dataset, predictions: list) -> dict: # {name: (figure, alt text)}
     "The first score row by row, and the lengths of what was written."
     main, metric = next(iter(kind.scores.items()))
@@ -628,7 +631,7 @@ def answer_texts(kind: Kind, model, tokenizer, recipe: dict, texts: list, batch_
     written = write(model, tokenizer, features["rows"], batch_size=batch_size)
     return [{"text": text, kind.answer: answer} for text, answer in zip(texts, written)]
 
-# %% ../nbs/14_sequences.ipynb #5e4239e6
+# %% ../nbs/14_sequences.ipynb #1cb0f02f
 USE_TWO = """```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("model")
@@ -672,7 +675,7 @@ def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
     "No classes, so no order of classes."
     return splits
 
-# %% ../nbs/14_sequences.ipynb #05cb50c1
+# %% ../nbs/14_sequences.ipynb #5fa35104
 def run_task_of(name: str) -> RunTask:
     "What a run folder asks about summaries or translations."
     kind = KINDS[name]
@@ -686,7 +689,7 @@ def run_task_of(name: str) -> RunTask:
 
 TASKS = {name: run_task_of(name) for name in KINDS}
 
-# %% ../nbs/14_sequences.ipynb #ae542a0f
+# %% ../nbs/14_sequences.ipynb #c9afa95b
 def real_pairs(name: str) -> dict: # the part of a recipe that says where the pairs are
     "A shipped table, or a real one in the folder that the variable COURSE_REAL_DATA names."
     places = {"scitldr": {"data": "scitldr/train.jsonl"},
@@ -708,7 +711,7 @@ def rounded(found: dict) -> dict: # {measure: number}
             row |= {name: ends["value"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
     return {name: round(value, 4) for name, value in row.items()}
 
-# %% ../nbs/14_sequences.ipynb #300373fd
+# %% ../nbs/14_sequences.ipynb #939b4f97
 def train_and_score(
     task: str, data: str, model: str,
     rows: int, # to train on, drawn from the training part
@@ -731,7 +734,7 @@ def train_and_score(
     texts = write(writer, tokenizer, features["unseen"])
     return {**rounded(score_texts(kind, unseen, texts, train, {})), "seconds": seconds}
 
-# %% ../nbs/14_sequences.ipynb #fdbcdd77
+# %% ../nbs/14_sequences.ipynb #f8b5e627
 SMOL = {"model": "smollm2", "lora_rank": 16, "learning_rate": 3e-4, "batch_size": 8}
 RECORDS = {
     "summaries": (train_and_score, [

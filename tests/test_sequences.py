@@ -285,6 +285,10 @@ def test_sentences():
     assert sentences(text)[0] == "Dr Lee left at 3.5 km."
     assert lead([text]) == ["Dr Lee left at 3.5 km."] and longest_sentence([text]) == lead([text])
     assert lead(["one"], 3) == ["one"] and sentences("") == [""]
+    assert sentences('He said "No." Then he left. (He did.) So?')[:2] == ['He said "No."',
+                                                                        "Then he left."]
+    assert lead(["As in Lee et al. (2016), it works.\nIt is fast."]) == [
+        "As in Lee et al. (2016), it works."]
 
 
 def test_a_dictionary_is_found():
@@ -329,7 +333,7 @@ def test_forms_that_are_read(tmp_path):
     table = written(tmp_path, "own.csv", "Frage,Antwort\nWer?,Ich.\n")
     assert read_pairs(nested)[3] == {"text": "Number 3.", "target": "Nummer 3.", "part": ""}
     assert read_pairs(nested, "de", "en")[3]["text"] == "Nummer 3."
-    assert read_pairs(whole)[0] == {"text": "One. Two.", "target": "Both.", "part": ""}
+    assert read_pairs(whole)[0] == {"text": "One.\nTwo.", "target": "Both.", "part": ""}
     assert read_pairs(plain, label="de")["target"][:] == ["Ja.", "Nein."]
     assert read_pairs(table, "Frage", "Antwort")[0]["target"] == "Ich."
 
