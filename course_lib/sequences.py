@@ -15,7 +15,7 @@ __all__ = ['MAX_TARGET', 'SOURCES', 'TARGETS', 'PARTS', 'PEOPLE', 'THINGS', 'ADJ
            'compare_texts', 'text_verdict', 'draw_texts', 'predict_texts', 'answer_texts', 'describe_texts',
            'read_more_pairs', 'no_classes', 'as_they_are', 'run_task_of', 'real_pairs', 'rounded', 'train_and_score']
 
-# %% ../nbs/14_sequences.ipynb #c54606b8
+# %% ../nbs/14_sequences.ipynb #7b08bd92
 import os, random, re, time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import Task, column, fit
 
-# %% ../nbs/14_sequences.ipynb #46f752de
+# %% ../nbs/14_sequences.ipynb #710e373c
 def shift_right(labels: torch.Tensor, # (rows, length), -100 where a target is over
                 start: int, pad: int, # token ids
                ) -> torch.Tensor: # (rows, length)
@@ -56,7 +56,7 @@ def pad_labels(rows: list) -> torch.Tensor: # of lists of ids; (rows, longest)
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[-100] * (longest - len(row))] for row in rows])
 
-# %% ../nbs/14_sequences.ipynb #988778a5
+# %% ../nbs/14_sequences.ipynb #e2ded1ca
 MAX_TARGET = 128 # tokens; longer targets are cut
 
 def room(tokenizer) -> int:
@@ -84,7 +84,7 @@ def sequence_features(
         return Dataset.from_dict(found)
     return DatasetDict({name: encode(part) for name, part in splits.items()})
 
-# %% ../nbs/14_sequences.ipynb #a8c42fdf
+# %% ../nbs/14_sequences.ipynb #193d5179
 def sequence_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "Rows as a padded batch: sources beside targets, or one behind the other."
     pad = model.config.pad_token_id
@@ -98,7 +98,7 @@ def sequence_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the
         labels = pad_labels([[-100] * (len(r["prompt"]) - 1) + r["labels"] for r in rows])
     return {k: v.to(model.device) for k, v in {**batch, "labels": labels}.items()}
 
-# %% ../nbs/14_sequences.ipynb #958f8c31
+# %% ../nbs/14_sequences.ipynb #a7a6036a
 @contextmanager
 def scoring_only(model: PreTrainedModel, wanted: torch.Tensor): # (rows, length), true or false
     "Within it, the model scores the next token only at the places that are wanted."
@@ -114,7 +114,7 @@ def sequence_loss(model: PreTrainedModel, batch: dict) -> tuple: # (nats, {})
     with scoring_only(model, wanted): logits = read(model, batch).logits
     return cross_entropy(logits.float(), labels[wanted]), {}
 
-# %% ../nbs/14_sequences.ipynb #a57bd9fd
+# %% ../nbs/14_sequences.ipynb #5a7b35bd
 def count_targets(row: dict) -> int:
     "The tokens to be written."
     return len(row["labels"])
@@ -137,7 +137,7 @@ def sequence_task(name: str) -> Task: # summarization or translation
     return Task(name, sequence_loss, sequence_batch, count_targets, tokens_of_pair,
                 check_sequences)
 
-# %% ../nbs/14_sequences.ipynb #b572ad6a
+# %% ../nbs/14_sequences.ipynb #895d4daf
 SOURCES = ["source", "src", "document", "article", "dialogue", "text", "english", "en"]
 TARGETS = ["target", "tgt", "summary", "highlights", "german", "de"]
 
@@ -159,7 +159,7 @@ def pair_columns(columns: list, text: str | None, label: str | None, name: str) 
                          " – pass text=NAME and label=NAME")
     return tuple(found)
 
-# %% ../nbs/14_sequences.ipynb #bc9bdc6b
+# %% ../nbs/14_sequences.ipynb #371c2233
 def flat(row: dict) -> dict:
     "A row whose texts under `translation` are columns of their own."
     inner = row.get("translation")
@@ -191,7 +191,7 @@ def to_pairs(rows: list, # of pairs (place, {column: value})
     check_parts(found["part"], [place for place, _ in rows])
     return Dataset.from_dict(found)
 
-# %% ../nbs/14_sequences.ipynb #19b6c484
+# %% ../nbs/14_sequences.ipynb #e204a6c8
 PARTS = ("train", "validation", "test")
 
 def check_copies(found: dict, name: str) -> None:
@@ -212,7 +212,7 @@ def check_parts(parts: list, places: list) -> None:
             raise InputError(f"{places[0]}, column 'part' – no row says {part!r}"
                              " – mark some rows, or leave the column out")
 
-# %% ../nbs/14_sequences.ipynb #484494dc
+# %% ../nbs/14_sequences.ipynb #41f84706
 def beside(path: Path, label: str | None) -> Path | None:
     "The file with the target lines, `train.de` beside `train.en`, if that is what is meant."
     other = path.with_suffix(f".{label}") if label and path.suffix else None
@@ -237,7 +237,7 @@ def read_pairs(path, text: str | None = None, label: str | None = None,
     if not other: return to_pairs(read_rows(path, encoding, delimiter), str(path), text, label)
     return to_pairs(read_lines(path, other, encoding), str(path), path.suffix[1:], label)
 
-# %% ../nbs/14_sequences.ipynb #52add167
+# %% ../nbs/14_sequences.ipynb #d42b9db2
 def cut(rows: Dataset, seed: int, with_test: bool) -> DatasetDict:
     "Parts as the rows say; else 70/15/15 (or 85/15), equal sources or targets on one side."
     if rows["part"][0] in PARTS:
@@ -273,7 +273,7 @@ def hub_pairs(name: str, text: str | None, label: str | None) -> DatasetDict:
             for part in PARTS if part in found}
     return DatasetDict({part: to_pairs(own, name, text, label) for part, own in rows.items()})
 
-# %% ../nbs/14_sequences.ipynb #e16f2f26
+# %% ../nbs/14_sequences.ipynb #69085591
 PEOPLE = {"Lena": "Lena", "Omar": "Omar", "my sister": "meine Schwester",
           "my brother": "mein Bruder", "Mr Osei": "Herr Osei", "Ms Kim": "Frau Kim",
           "our neighbour": "unser Nachbar", "the doctor": "die Ärztin"}
@@ -298,7 +298,7 @@ def object_phrase(rng: random.Random, negative: bool) -> tuple: # (English, Germ
     english = f"{article} {adjective} {noun}".replace("a old", "an old")
     return english, f"{german_article} {ADJECTIVES[adjective]}{ending} {german}"
 
-# %% ../nbs/14_sequences.ipynb #6b019ff1
+# %% ../nbs/14_sequences.ipynb #246af285
 VERBS = """buy buys bought kauft kaufen gekauft
 sell sells sold verkauft verkaufen verkauft
 find finds found findet finden gefunden
@@ -325,7 +325,7 @@ def verb_group(rng: random.Random, tense: str, negative: bool) -> dict:
     if negative: verb["statement"] = f"{verb['helper']} not {base}"
     return {**verb, "base": f"not {base}" if negative else base}
 
-# %% ../nbs/14_sequences.ipynb #6aea110c
+# %% ../nbs/14_sequences.ipynb #e0bd3363
 OPENINGS = {"I know that": "ich weiß, dass", "she says that": "sie sagt, dass",
             "it is good that": "es ist gut, dass"}
 
@@ -356,7 +356,7 @@ def grammar_pairs(n: int, seed: int = 0) -> Dataset: # text, target
         found[english] = german
     return Dataset.from_dict({"text": list(found), "target": list(found.values())})
 
-# %% ../nbs/14_sequences.ipynb #78d028f8
+# %% ../nbs/14_sequences.ipynb #c97d723c
 ENDS = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"”’)]))\s+(?=[^a-zß-ÿ])")
 
 def sentences(text: str) -> list:
@@ -372,7 +372,7 @@ def longest_sentence(texts: list) -> list:
     "The sentence of each text that has most words."
     return [max(sentences(text), key=lambda s: len(s.split())) for text in texts]
 
-# %% ../nbs/14_sequences.ipynb #458a19ec
+# %% ../nbs/14_sequences.ipynb #fd80641c
 def tokens_of(text: str) -> list:
     "Words and signs, in lower case."
     return re.findall(r"\w+(?:['’]\w+)?|[^\w\s]", text.lower())
@@ -405,7 +405,7 @@ def word_for_word(texts: list, table: dict) -> list:
     replaced = [" ".join(table.get(w, w) for w in tokens_of(text)) for text in texts]
     return [re.sub(r" (?=[.,?!;:])", "", text) for text in replaced]
 
-# %% ../nbs/14_sequences.ipynb #e025ed3a
+# %% ../nbs/14_sequences.ipynb #9e1561be
 def count_summaries(predictions: list, references: list) -> np.ndarray: # (rows, 3)
     "ROUGE-1, ROUGE-2 and ROUGE-L of each row."
     return rouge(predictions, references)
@@ -431,7 +431,7 @@ def mean_of(i: int) -> Callable:
 ROUGE = {name: mean_of(i) for i, name in enumerate(("rouge1", "rouge2", "rougeL"))}
 OVERLAP = {"chrf": chrf_of, "bleu": bleu_of}
 
-# %% ../nbs/14_sequences.ipynb #53fe3b52
+# %% ../nbs/14_sequences.ipynb #d70574a1
 @torch.inference_mode()
 def next_token_scores(model: PreTrainedModel, source: torch.Tensor) -> Callable: # of ids, (length,)
     "A function: beginnings, (n, tokens) -> log-probabilities of the next token, (n, vocabulary)."
@@ -462,7 +462,7 @@ def greedy(scores: Callable, begin: list, end: int, longest: int) -> list: # of 
         if best == end: break
     return ids[len(begin):]
 
-# %% ../nbs/14_sequences.ipynb #cc8524ac
+# %% ../nbs/14_sequences.ipynb #249f76ee
 def beam_search(scores: Callable, # as `next_token_scores` gives it
                 begin: list, end: int, longest: int,
                 num_beams: int,
@@ -484,7 +484,7 @@ def beam_search(scores: Callable, # as `next_token_scores` gives it
         if len(done) == num_beams and running[0][0] / n**length_penalty <= done[-1][0]: break
     return done[0][1][len(begin):]
 
-# %% ../nbs/14_sequences.ipynb #a5b71ea6
+# %% ../nbs/14_sequences.ipynb #969464c3
 @torch.inference_mode()
 def write(model: PreTrainedModel, tokenizer, rows, # with input_ids and prompt
           num_beams: int = 1, length_penalty: float = 1.0, batch_size: int = 32,
@@ -509,7 +509,7 @@ def write(model: PreTrainedModel, tokenizer, rows, # with input_ids and prompt
     model.train(training)
     return texts
 
-# %% ../nbs/14_sequences.ipynb #5239e39f
+# %% ../nbs/14_sequences.ipynb #f6c6ce40
 @torch.inference_mode()
 def cross_attention(model: PreTrainedModel, source: list, target: list, # ids
                    ) -> np.ndarray: # (target, source), rows add up to 1
@@ -533,7 +533,7 @@ def plot_attention(weights: np.ndarray, source: list, target: list) -> Figure: #
     fig.colorbar(image, label="share of attention")
     return fig
 
-# %% ../nbs/14_sequences.ipynb #8508a6e8
+# %% ../nbs/14_sequences.ipynb #0c3bbd43
 @dataclass(frozen=True)
 class Kind:
     "In what summaries and translations differ."
@@ -560,7 +560,7 @@ KINDS = {"summarization": Kind("\n\nSummary:", count_summaries, ROUGE, summary_b
                              OVERLAP, translation_baselines,
                              "translation_text", "Translates a sentence.")}
 
-# %% ../nbs/14_sequences.ipynb #3cc9243d
+# %% ../nbs/14_sequences.ipynb #f6d103b3
 def score_texts(kind: Kind, rows: Dataset, predictions: list, train: Dataset | None,
                 recipe: dict) -> dict: # n, metrics, baselines
     "Scores of model and baselines, with intervals over the rows."
@@ -598,7 +598,7 @@ def text_verdict(metrics: dict) -> str: # a sentence
                 "it is not worth its price on these data.")
     return f"These rows can't tell the model from the baseline {name}: don't call it better."
 
-# %% ../nbs/14_sequences.ipynb #d91c522c
+# %% ../nbs/14_sequences.ipynb #64743548
 def draw_texts(kind: Kind, rows: Dataset, predictions: list) -> dict: # {name: (figure, alt text)}
     "The first score row by row, and the lengths of what was written."
     main, metric = next(iter(kind.scores.items()))
@@ -631,7 +631,7 @@ def answer_texts(kind: Kind, model, tokenizer, recipe: dict, texts: list, batch_
     written = write(model, tokenizer, features["rows"], batch_size=batch_size)
     return [{"text": text, kind.answer: answer} for text, answer in zip(texts, written)]
 
-# %% ../nbs/14_sequences.ipynb #87d32bb1
+# %% ../nbs/14_sequences.ipynb #75878a80
 USE_TWO = """```python
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("model")
@@ -675,7 +675,7 @@ def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
     "No classes, so no order of classes."
     return splits
 
-# %% ../nbs/14_sequences.ipynb #e4f7d807
+# %% ../nbs/14_sequences.ipynb #2935eeb3
 def run_task_of(name: str) -> RunTask:
     "What a run folder asks about summaries or translations."
     kind = KINDS[name]
@@ -689,7 +689,7 @@ def run_task_of(name: str) -> RunTask:
 
 TASKS = {name: run_task_of(name) for name in KINDS}
 
-# %% ../nbs/14_sequences.ipynb #026a252e
+# %% ../nbs/14_sequences.ipynb #6eec0320
 def real_pairs(name: str) -> dict: # the part of a recipe that says where the pairs are
     "A shipped table, or a real one in the folder that the variable COURSE_REAL_DATA names."
     places = {"scitldr": {"data": "scitldr/train.jsonl"},
@@ -711,7 +711,7 @@ def rounded(found: dict) -> dict: # {measure: number}
             row |= {name: ends["value"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
     return {name: round(value, 4) for name, value in row.items()}
 
-# %% ../nbs/14_sequences.ipynb #d792dc18
+# %% ../nbs/14_sequences.ipynb #328db36b
 def train_and_score(
     task: str, data: str, model: str,
     rows: int, # to train on, drawn from the training part
@@ -734,7 +734,7 @@ def train_and_score(
     texts = write(writer, tokenizer, features["unseen"])
     return {**rounded(score_texts(kind, unseen, texts, train, {})), "seconds": seconds}
 
-# %% ../nbs/14_sequences.ipynb #14c20042
+# %% ../nbs/14_sequences.ipynb #5650ecc3
 SMOL = {"model": "smollm2", "lora_rank": 16, "learning_rate": 3e-4, "batch_size": 8}
 RECORDS = {
     "summaries": (train_and_score, [
