@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['RECORDS', 'text_generation', 'text_rows', 'next_token_batch', 'following', 'inputs_of', 'without_padding',
            'token_nats', 'nats_of', 'negative_log_likelihoods', 'plain_head', 'check_rows', 'perplexity',
-           'unigram_baseline', 'behind_a_start', 'bits_per_byte', 'window_rows', 'rolling_log_likelihoods', 'articles',
-           'first_articles', 'wikitext_once', 'continuation_log_likelihoods', 'with_temperature', 'keep_top_k',
-           'keep_top_p', 'keep_min_p', 'penalise_repetition', 'attend', 'read_on', 'cache_bytes', 'likeliest', 'write',
-           'generate_until', 'next_token_loss', 'count_targets', 'surprises']
+           'unigram_baseline', 'behind_a_start', 'bits_per_byte', 'window_rows', 'rolling_log_likelihoods', 'real_text',
+           'articles', 'first_articles', 'wikitext_once', 'continuation_log_likelihoods', 'with_temperature',
+           'keep_top_k', 'keep_top_p', 'keep_min_p', 'penalise_repetition', 'attend', 'read_on', 'cache_bytes',
+           'likeliest', 'write', 'generate_until', 'next_token_loss', 'count_targets', 'surprises']
 
-# %% ../nbs/15_generation.ipynb #f6c8f692
+# %% ../nbs/15_generation.ipynb #2200d738
 import math, os, re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +32,7 @@ from .prompting import document_start, encode, split_words
 from .tokens import batches
 from .training import Task, make_batch
 
-# %% ../nbs/15_generation.ipynb #caf41e1a
+# %% ../nbs/15_generation.ipynb #0f951db0
 def text_rows(texts: list, tokenizer: PreTrainedTokenizerBase,
               max_length: int | None = None, # in tokens; longer texts lose their end
               end: bool = True, # whether the end of a text is to be foretold, too
@@ -42,7 +42,7 @@ def text_rows(texts: list, tokenizer: PreTrainedTokenizerBase,
     rows = [(ids + behind)[:max_length] for ids in encode(tokenizer, texts)]
     return [{"input_ids": ids, "labels": ids} for ids in rows]
 
-# %% ../nbs/15_generation.ipynb #e806a665
+# %% ../nbs/15_generation.ipynb #31d03a2e
 def next_token_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "A padded batch in which the padding is no target."
     batch = make_batch(model, [{"input_ids": row["input_ids"]} for row in rows])
@@ -64,7 +64,7 @@ def without_padding(model: PreTrainedModel, mask: torch.Tensor):
     pays = worth_it(mask) and can_do_without_padding(model)
     return unpadded(model) if pays else nullcontext()
 
-# %% ../nbs/15_generation.ipynb #59b7a295
+# %% ../nbs/15_generation.ipynb #1ed8fd39
 @torch.inference_mode()
 def token_nats(model: PreTrainedModel, rows, # with `input_ids` and `labels`, -100 where no target
                batch_size: int = 16) -> list: # of arrays, a number for each target of a row
@@ -94,7 +94,7 @@ def nats_of(model: PreTrainedModel, states: torch.Tensor, # (places, width)
     parts = [cross_entropy(head(x).float(), y, reduction="none") for x, y in slices]
     return torch.cat(parts)
 
-# %% ../nbs/15_generation.ipynb #3a09016a
+# %% ../nbs/15_generation.ipynb #2af69dbe
 def negative_log_likelihoods(
     model: PreTrainedModel,
     rows, # with `input_ids` and `labels`, -100 where nothing is to be guessed
@@ -106,7 +106,7 @@ def negative_log_likelihoods(
     nats = token_nats(model, rows, batch_size)
     return np.array([[own.sum(), len(own)] for own in nats]).reshape(-1, 2)
 
-# %% ../nbs/15_generation.ipynb #1077686c
+# %% ../nbs/15_generation.ipynb #781386a7
 def plain_head(model: PreTrainedModel) -> bool:
     "Whether its scores are the last states times the output matrix, and nothing is done to them."
     probe = {"input_ids": torch.zeros(1, 2, dtype=torch.long, device=model.device)}
@@ -138,12 +138,12 @@ def check_rows(model: PreTrainedModel, rows) -> None:
             raise InputError(f"row {i} – holds an id outside of 0 to {symbols - 1}"
                              " – tokenise with the model's own tokenizer")
 
-# %% ../nbs/15_generation.ipynb #991b940d
+# %% ../nbs/15_generation.ipynb #42d62726
 def perplexity(nats: np.ndarray, targets: np.ndarray) -> float: # (rows,) both
     "Exponential of the mean surprise over all targets of all rows."
     return math.exp(np.sum(nats) / np.sum(targets))
 
-# %% ../nbs/15_generation.ipynb #ca4c153a
+# %% ../nbs/15_generation.ipynb #10889e63
 def unigram_baseline(
     train, rows, # with `labels`, -100 where nothing is to be guessed
     symbols: int, # in the vocabulary
@@ -158,7 +158,7 @@ def unigram_baseline(
     own = [nats[targets(row)] for row in rows]
     return np.array([[found.sum(), len(found)] for found in own]).reshape(-1, 2)
 
-# %% ../nbs/15_generation.ipynb #1310eceb
+# %% ../nbs/15_generation.ipynb #39cdf79b
 def behind_a_start(tokenizer: PreTrainedTokenizerBase, texts: list) -> list: # of lists of ids
     "Token ids behind what begins a document, or a line break, so that each token is a target."
     rows = encode(tokenizer, texts)
@@ -174,7 +174,7 @@ def bits_per_byte(nats: np.ndarray, n_bytes: np.ndarray) -> float: # (texts,) bo
     "Mean surprise at a byte, in bits."
     return float(np.sum(nats) / np.sum(n_bytes) / math.log(2))
 
-# %% ../nbs/15_generation.ipynb #32974728
+# %% ../nbs/15_generation.ipynb #75254cad
 def window_rows(ids: list, window: int, stride: int) -> list: # of dicts: input_ids, labels
     """A long text as overlapping rows, in which each token but the first is a target once.
 
@@ -191,7 +191,7 @@ def window_rows(ids: list, window: int, stride: int) -> list: # of dicts: input_
         if scored == len(ids): return rows
     return rows
 
-# %% ../nbs/15_generation.ipynb #06104bd2
+# %% ../nbs/15_generation.ipynb #b583c4a7
 def rolling_log_likelihoods(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list,
     window: int = 256, stride: int = 128, # in tokens; the context is at least the difference
@@ -207,14 +207,17 @@ def rolling_log_likelihoods(
     table = pd.DataFrame(scores, columns=["nats", "tokens"]).groupby(owners).sum()
     return table.assign(bytes=[len(text.encode()) for text in texts])
 
-# %% ../nbs/15_generation.ipynb #5da3c5db
-def articles(part: str) -> list: # of texts
-    "The articles of a part of WikiText-2 in the folder of real data; InputError if it isn't there."
+# %% ../nbs/15_generation.ipynb #373ca82f
+def real_text(name: str) -> str: # of a file
+    "A file in the folder of real data; raises InputError if it isn't there."
     folder = os.environ.get("COURSE_REAL_DATA")
-    path = Path(folder or ".") / "wikitext2_heldout" / f"{part}.txt"
-    if not folder or not path.exists():
-        raise InputError(f"{path} – isn't there – let COURSE_REAL_DATA name a folder that has it")
-    found = re.split(r"(?m)(?=^ = [^=\n]+ = *$)", path.read_text(encoding="utf-8"))
+    path = Path(folder or ".") / name
+    if folder and path.exists(): return path.read_text(encoding="utf-8")
+    raise InputError(f"{name} – isn't there – let COURSE_REAL_DATA name a folder that has it")
+
+def articles(part: str) -> list: # of texts
+    "The articles of a part of WikiText-2, each with its title."
+    found = re.split(r"(?m)(?=^ = [^=\n]+ = *$)", real_text(f"wikitext2_heldout/{part}.txt"))
     return [text.strip() for text in found if text.strip()]
 
 def first_articles(tokenizer: PreTrainedTokenizerBase, part: str, tokens: int) -> list: # of texts
@@ -245,7 +248,7 @@ RECORDS = {"wikitext": (wikitext_once, [
     {"model": "smollm2", "window": window, "stride": stride}
     for window, stride in ((256, 255), (256, 128), (1024, 1023), (1024, 512))])}
 
-# %% ../nbs/15_generation.ipynb #1b15bcc2
+# %% ../nbs/15_generation.ipynb #40484381
 def continuation_log_likelihoods(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     pairs: list, # of (text, continuation)
@@ -258,7 +261,7 @@ def continuation_log_likelihoods(
         rows.append({"input_ids": [*asked, *own], "labels": [-100] * len(asked) + [*own]})
     return -negative_log_likelihoods(model, rows, batch_size)[:, 0]
 
-# %% ../nbs/15_generation.ipynb #650a2e60
+# %% ../nbs/15_generation.ipynb #1c61a242
 def with_temperature(scores: torch.Tensor, # (..., symbols)
                      temperature: float) -> torch.Tensor:
     "Differences between scores divided by the temperature, which is above zero."
@@ -287,7 +290,7 @@ def keep_min_p(scores: torch.Tensor, p: float) -> torch.Tensor:
     likely = scores.softmax(-1)
     return scores.masked_fill(likely < p * likely.amax(-1, keepdim=True), -math.inf)
 
-# %% ../nbs/15_generation.ipynb #87002cb0
+# %% ../nbs/15_generation.ipynb #731c3dda
 def penalise_repetition(scores: torch.Tensor, # (symbols,)
                         ids: list, # of the tokens so far
                         penalty: float) -> torch.Tensor:
@@ -297,7 +300,7 @@ def penalise_repetition(scores: torch.Tensor, # (symbols,)
     own = scores[there]
     return scores.index_copy(0, there, torch.where(own < 0, own * penalty, own / penalty))
 
-# %% ../nbs/15_generation.ipynb #09bcd94f
+# %% ../nbs/15_generation.ipynb #5be7d261
 def attend(layer, x: torch.Tensor, # states of the new tokens after the norm, (new, width)
            kept: dict, # key, value: (heads, past, width of a head); grows
           ) -> torch.Tensor: # (new, width)
@@ -327,14 +330,14 @@ def read_on(model: PreTrainedModel, # a GPT-2 without dropout
         x = x + layer.mlp(norm(layer.ln_2, x))
     return model.lm_head(norm(body.ln_f, x))
 
-# %% ../nbs/15_generation.ipynb #787fb894
+# %% ../nbs/15_generation.ipynb #bcd512e9
 def cache_bytes(config, tokens: int, size: int = 4) -> int: # size: bytes of a number
     "Memory for the keys and values of so many tokens."
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * width * tokens * size
 
-# %% ../nbs/15_generation.ipynb #aa5a2e0e
+# %% ../nbs/15_generation.ipynb #e9e2e73b
 def likeliest(scores: torch.Tensor, ids: list) -> int:
     "The token with the highest score: greedy decoding."
     return int(scores.argmax())
@@ -365,7 +368,7 @@ def write(
         if enough(written): break
     return written
 
-# %% ../nbs/15_generation.ipynb #019d1194
+# %% ../nbs/15_generation.ipynb #b554c1c3
 def generate_until(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     prompts: list, # texts
@@ -387,7 +390,7 @@ def generate_until(
         answers.append(answer[:min(ends, default=None)])
     return answers
 
-# %% ../nbs/15_generation.ipynb #57f1190b
+# %% ../nbs/15_generation.ipynb #60401a22
 def next_token_loss(model: PreTrainedModel, batch: dict) -> tuple: # (loss in nats, {})
     "Mean surprise at the targets of a batch."
     inputs, targets = inputs_of(batch), following(batch["labels"])
