@@ -51,8 +51,9 @@ def test_new_rows_are_trained_as_by_peft(kind):
         mine.data.copy_(their.data)
     sizes = [sum(p.numel() for p in m.parameters() if p.requires_grad) for m in (ours, theirs)]
     assert sizes[0] == sizes[1]
-    losses = [fit(model, rows_of(), task=text_generation, epochs=2, batch_size=8, device="cpu",
-                  learning_rate=1e-2, bf16=False, progress=False)["loss"] for model in (ours, theirs)]
+    usual = {"task": text_generation, "device": "cpu", "bf16": False, "progress": False}
+    losses = [fit(model, rows_of(), epochs=2, batch_size=8, learning_rate=1e-2, **usual)["loss"]
+              for model in (ours, theirs)]
     np.testing.assert_allclose(*losses, rtol=1e-4)
     pairs = [*zip(named(ours, ".B"), named(theirs, "lora_B")),
              (named(ours, "rows")[0], named(theirs, "trainable_tokens_delta")[0])]
@@ -63,13 +64,13 @@ def test_new_rows_are_trained_as_by_peft(kind):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_only_the_new_rows_change_and_stay(kind):
     model = new(kind).requires_grad_(False)
-    before = [m.weight.clone() for m in (model.get_input_embeddings(), model.get_output_embeddings())]
+    layers = model.get_input_embeddings(), model.get_output_embeddings()
+    before = [layer.weight.clone() for layer in layers]
     fit(train_new_rows(model, 96), rows_of(), task=text_generation, epochs=1, batch_size=8,
         learning_rate=1e-2, bf16=False, device="cpu", progress=False)
     scores = negative_log_likelihoods(model, rows_of())
     keep_new_rows(model)
     np.testing.assert_allclose(negative_log_likelihoods(model, rows_of()), scores, rtol=1e-5)
-    layers = model.get_input_embeddings(), model.get_output_embeddings()
     for layer, old in zip(layers, before):
         assert torch.equal(layer.weight[:96], old[:96]) and not torch.equal(layer.weight, old)
         assert not hasattr(layer, "parametrizations")
