@@ -109,7 +109,7 @@ def negative_log_likelihoods(
 # %% ../nbs/15_generation.ipynb #5d64e255
 def plain_head(model: PreTrainedModel) -> bool:
     "Whether its scores are the last states times the output matrix, and nothing is done to them."
-    probe = {"input_ids": torch.zeros(1, 2, dtype=torch.long, device=model.device)}
+    probe = {"input_ids": torch.arange(2, device=model.device)[None]}
     training = model.training
     model.eval()
     with torch.inference_mode():
@@ -161,11 +161,11 @@ def unigram_baseline(
 # %% ../nbs/15_generation.ipynb #b31aa690
 def behind_a_start(tokenizer: PreTrainedTokenizerBase, texts: list) -> list: # of lists of ids
     "Token ids behind what begins a document, or a line break, so that each token is a target."
-    rows = encode(tokenizer, texts)
     for i, text in enumerate(texts):
-        if not text: raise InputError(f"text {i} – is empty – leave it out")
-        if any("\ud800" <= c <= "\udfff" for c in text):
+        if text == "": raise InputError(f"text {i} – is empty – leave it out")
+        if isinstance(text, str) and any("\ud800" <= c <= "\udfff" for c in text):
             raise InputError(f"text {i} – is not UTF-8 – convert it first")
+    rows = encode(tokenizer, texts)
     if document_start(tokenizer): return rows
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:]
     return [line_break + ids for ids in rows]
