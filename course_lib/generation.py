@@ -124,7 +124,7 @@ def check_rows(model: PreTrainedModel, rows) -> None:
         raise InputError("the model – changes the scores of its output matrix (a cap or a scale)"
                          " – take one that doesn't, a GPT-2 or a Llama")
     limit = longest_text(model) or math.inf
-    symbols = model.get_input_embeddings().num_embeddings
+    symbols = model.config.get_text_config().vocab_size
     for i, row in enumerate(rows):
         ids, labels = row["input_ids"], row["labels"]
         if not len(ids): raise InputError(f"row {i} – has no tokens – leave it out")

@@ -119,15 +119,15 @@ def test_what_is_learnt_shows_and_blocks_hold_everything():
     texts = [f"Ceasefire number {i} holds in the valley town, monitors say." for i in range(60)]
     rows = text_rows(texts[:8], tokenizer)
     before = negative_log_likelihoods(model, rows)
-    continue_pretraining(model, tokenizer, texts, passes=3, batch_size=1, device="cpu")
+    continue_pretraining(model, tokenizer, texts, passes=1, batch_size=1, device="cpu")
     change = change_of_perplexity(before, negative_log_likelihoods(model, rows))
-    assert change["value"] <= change["high"] < -0.5
+    assert change["value"] <= change["high"] < -0.3
     text = "One.\n\nTwo, longer.\n\n\nThree."
-    assert in_blocks(text, 6) == ["One.\n\nTwo, longer.", "Three."] and in_blocks("\n\n") == []
+    assert in_blocks(text, 9) == ["One.\n\nTwo, longer.", "Three."] and in_blocks("\n\n") == []
 
 
 REFUSED = {
-    "too little": (lambda m, t: continue_pretraining(m, t, ["Short."]), "a step takes 2,048"),
+    "too little": (lambda m, t: continue_pretraining(m, t, ["Short."]), "a step takes 1,024"),
     "all of it old": (lambda m, t: with_replay(["a"], ["b"], 1.0), "share=1.0 – is not between"),
     "too few old ones": (lambda m, t: with_replay(["a" * 90], ["b"], 0.5), "are too few"),
     "an empty word": (lambda m, t: add_words(m, t, ["ceasefire", ""]), "word 1, '' – is empty"),
