@@ -6,7 +6,7 @@
 __all__ = ['RECORDS', 'continue_pretraining', 'with_replay', 'change_of_perplexity', 'in_blocks', 'forgetting_once',
            'words_worth_a_token', 'put_space_once', 'add_words', 'NewRows', 'train_new_rows', 'keep_new_rows']
 
-# %% ../nbs/15_domain.ipynb #b352ec92
+# %% ../nbs/15_domain.ipynb #2aabb4dd
 import random, re
 from collections import Counter
 
@@ -25,7 +25,7 @@ from .models import load, quiet
 from .pretraining import language, over_stream, token_stream
 from .training import fit
 
-# %% ../nbs/15_domain.ipynb #431407b0
+# %% ../nbs/15_domain.ipynb #9907e001
 def continue_pretraining(
     model: PreTrainedModel, # a causal one; trained in place
     tokenizer: PreTrainedTokenizerBase,
@@ -44,7 +44,7 @@ def continue_pretraining(
         progress=False, **settings)
     return model
 
-# %% ../nbs/15_domain.ipynb #49944e2b
+# %% ../nbs/15_domain.ipynb #0392b4bc
 def with_replay(texts: list, old: list, share: float, seed: int = 0) -> list: # of texts
     """The texts among old ones, which are a share of all characters; in random order.
 
@@ -61,7 +61,7 @@ def with_replay(texts: list, old: list, share: float, seed: int = 0) -> list: # 
                          " – give more, or take a smaller share")
     return rng.sample([*texts, *drawn], len(texts) + len(drawn))
 
-# %% ../nbs/15_domain.ipynb #0327073c
+# %% ../nbs/15_domain.ipynb #9d987bad
 def change_of_perplexity(before: np.ndarray, after: np.ndarray, # (rows, 2): nats, targets
                          ) -> dict: # value, low, high: a share of the perplexity before
     "By which share the perplexity has changed, with a 95 % interval over texts (paired)."
@@ -69,7 +69,7 @@ def change_of_perplexity(before: np.ndarray, after: np.ndarray, # (rows, 2): nat
     low, high = bootstrap_interval(change, before, after)
     return {"value": change(before, after), "low": low, "high": high}
 
-# %% ../nbs/15_domain.ipynb #7dce185e
+# %% ../nbs/15_domain.ipynb #55c54b57
 def in_blocks(text: str, size: int = 1200) -> list: # of texts
     "A long text in pieces of whole paragraphs, of about that many characters."
     blocks = [""]
@@ -104,7 +104,7 @@ RECORDS = {"forgetting": (forgetting_once, [
     {"trained": trained, "replay": replay}
     for trained in ("LoRA r 16", "all weights") for replay in (0.0, 0.1)])}
 
-# %% ../nbs/15_domain.ipynb #626efe09
+# %% ../nbs/15_domain.ipynb #d6d3c5ff
 def words_worth_a_token(texts: list, tokenizer: PreTrainedTokenizerBase, n: int,
                         least: int = 3, # tokens that a word takes now
                         ) -> list: # of words
@@ -120,7 +120,7 @@ def words_worth_a_token(texts: list, tokenizer: PreTrainedTokenizerBase, n: int,
              if pieces[word] >= least and k > 1}
     return sorted(saved, key=lambda word: (-saved[word], word))[:n]
 
-# %% ../nbs/15_domain.ipynb #a0d4bc17
+# %% ../nbs/15_domain.ipynb #28a8a220
 def put_space_once(tokenizer: PreTrainedTokenizerBase) -> None:
     "Put the space in front of a text once, not behind each added token as well."
     backend = tokenizer.backend_tokenizer
@@ -130,7 +130,7 @@ def put_space_once(tokenizer: PreTrainedTokenizerBase) -> None:
     space = [normalizers.Strip(right=False), normalizers.Prepend(" ")]
     backend.normalizer = normalizers.Sequence([*own, *space])
 
-# %% ../nbs/15_domain.ipynb #6bfcbfa4
+# %% ../nbs/15_domain.ipynb #e70fda84
 @torch.no_grad()
 def add_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, # both are changed
               words: list, # each gets a token, with the space before it
@@ -158,7 +158,7 @@ def add_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, # both
             if mean: matrix[row] = matrix[own].mean(0)
     return first
 
-# %% ../nbs/15_domain.ipynb #5055c96c
+# %% ../nbs/15_domain.ipynb #2a0f472d
 class NewRows(torch.nn.Module):
     "A frozen matrix whose rows from `first` on are trained (a parametrization)."
     def __init__(self, matrix: torch.Tensor, first: int):

@@ -10,7 +10,7 @@ __all__ = ['RECORDS', 'text_generation', 'text_rows', 'next_token_batch', 'follo
            'keep_top_k', 'keep_top_p', 'keep_min_p', 'penalise_repetition', 'attend', 'read_on', 'cache_bytes',
            'likeliest', 'write', 'generate_until', 'next_token_loss', 'count_targets', 'surprises']
 
-# %% ../nbs/15_generation.ipynb #7f522410
+# %% ../nbs/15_generation.ipynb #3a209be1
 import math, os, re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -32,7 +32,7 @@ from .prompting import document_start, encode, split_words
 from .tokens import batches
 from .training import Task, make_batch
 
-# %% ../nbs/15_generation.ipynb #08591243
+# %% ../nbs/15_generation.ipynb #2f5514f5
 def text_rows(texts: list, tokenizer: PreTrainedTokenizerBase,
               max_length: int | None = None, # in tokens; longer texts lose their end
               end: bool = True, # whether the end of a text is to be foretold, too
@@ -42,7 +42,7 @@ def text_rows(texts: list, tokenizer: PreTrainedTokenizerBase,
     rows = [(ids + behind)[:max_length] for ids in encode(tokenizer, texts)]
     return [{"input_ids": ids, "labels": ids} for ids in rows]
 
-# %% ../nbs/15_generation.ipynb #a9542b9c
+# %% ../nbs/15_generation.ipynb #e9c821b5
 def next_token_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "A padded batch in which the padding is no target."
     batch = make_batch(model, [{"input_ids": row["input_ids"]} for row in rows])
@@ -64,7 +64,7 @@ def without_padding(model: PreTrainedModel, mask: torch.Tensor):
     pays = worth_it(mask) and can_do_without_padding(model)
     return unpadded(model) if pays else nullcontext()
 
-# %% ../nbs/15_generation.ipynb #1c778c4c
+# %% ../nbs/15_generation.ipynb #d61da8df
 @torch.inference_mode()
 def token_nats(model: PreTrainedModel, rows, # with `input_ids` and `labels`, -100 where no target
                batch_size: int = 16) -> list: # of arrays, a number for each target of a row
@@ -94,7 +94,7 @@ def nats_of(model: PreTrainedModel, states: torch.Tensor, # (places, width)
     parts = [cross_entropy(head(x).float(), y, reduction="none") for x, y in slices]
     return torch.cat(parts)
 
-# %% ../nbs/15_generation.ipynb #150e1dfd
+# %% ../nbs/15_generation.ipynb #24e1eac5
 def negative_log_likelihoods(
     model: PreTrainedModel,
     rows, # with `input_ids` and `labels`, -100 where nothing is to be guessed
@@ -106,7 +106,7 @@ def negative_log_likelihoods(
     nats = token_nats(model, rows, batch_size)
     return np.array([[own.sum(), len(own)] for own in nats]).reshape(-1, 2)
 
-# %% ../nbs/15_generation.ipynb #5d64e255
+# %% ../nbs/15_generation.ipynb #63e96305
 def plain_head(model: PreTrainedModel) -> bool:
     "Whether its scores are the last states times the output matrix, and nothing is done to them."
     probe = {"input_ids": torch.arange(2, device=model.device)[None]}
@@ -138,12 +138,12 @@ def check_rows(model: PreTrainedModel, rows) -> None:
             raise InputError(f"row {i} – holds an id outside of 0 to {symbols - 1}"
                              " – tokenise with the model's own tokenizer")
 
-# %% ../nbs/15_generation.ipynb #4263746f
+# %% ../nbs/15_generation.ipynb #fe8ed23f
 def perplexity(nats: np.ndarray, targets: np.ndarray) -> float: # (rows,) both
     "Exponential of the mean surprise over all targets of all rows."
     return math.exp(np.sum(nats) / np.sum(targets))
 
-# %% ../nbs/15_generation.ipynb #8c5bd7b7
+# %% ../nbs/15_generation.ipynb #f361a81e
 def unigram_baseline(
     train, rows, # with `labels`, -100 where nothing is to be guessed
     symbols: int, # in the vocabulary
@@ -158,7 +158,7 @@ def unigram_baseline(
     own = [nats[targets(row)] for row in rows]
     return np.array([[found.sum(), len(found)] for found in own]).reshape(-1, 2)
 
-# %% ../nbs/15_generation.ipynb #b31aa690
+# %% ../nbs/15_generation.ipynb #17e2ccf6
 def behind_a_start(tokenizer: PreTrainedTokenizerBase, texts: list) -> list: # of lists of ids
     "Token ids behind what begins a document, or a line break, so that each token is a target."
     for i, text in enumerate(texts):
@@ -174,7 +174,7 @@ def bits_per_byte(nats: np.ndarray, n_bytes: np.ndarray) -> float: # (texts,) bo
     "Mean surprise at a byte, in bits."
     return float(np.sum(nats) / np.sum(n_bytes) / math.log(2))
 
-# %% ../nbs/15_generation.ipynb #36cae34b
+# %% ../nbs/15_generation.ipynb #2b1ada5e
 def window_rows(ids: list, window: int, stride: int) -> list: # of dicts: input_ids, labels
     """A long text as overlapping rows, in which each token but the first is a target once.
 
@@ -191,7 +191,7 @@ def window_rows(ids: list, window: int, stride: int) -> list: # of dicts: input_
         if scored == len(ids): return rows
     return rows
 
-# %% ../nbs/15_generation.ipynb #24ca2dbe
+# %% ../nbs/15_generation.ipynb #00cef477
 def rolling_log_likelihoods(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list,
     window: int = 256, stride: int = 128, # in tokens; the context is at least the difference
@@ -207,7 +207,7 @@ def rolling_log_likelihoods(
     table = pd.DataFrame(scores, columns=["nats", "tokens"]).groupby(owners).sum()
     return table.assign(bytes=[len(text.encode()) for text in texts])
 
-# %% ../nbs/15_generation.ipynb #5aeb6a4f
+# %% ../nbs/15_generation.ipynb #7de9d055
 def real_text(name: str) -> str: # of a file
     "A file in the folder of real data; raises InputError if it isn't there."
     folder = os.environ.get("COURSE_REAL_DATA")
@@ -248,7 +248,7 @@ RECORDS = {"wikitext": (wikitext_once, [
     {"model": "smollm2", "window": window, "stride": stride}
     for window, stride in ((256, 255), (256, 128), (1024, 1023), (1024, 512))])}
 
-# %% ../nbs/15_generation.ipynb #69f55628
+# %% ../nbs/15_generation.ipynb #43cce671
 def continuation_log_likelihoods(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     pairs: list, # of (text, continuation)
@@ -261,7 +261,7 @@ def continuation_log_likelihoods(
         rows.append({"input_ids": [*asked, *own], "labels": [-100] * len(asked) + [*own]})
     return -negative_log_likelihoods(model, rows, batch_size)[:, 0]
 
-# %% ../nbs/15_generation.ipynb #0a95b1c9
+# %% ../nbs/15_generation.ipynb #8d604677
 def with_temperature(scores: torch.Tensor, # (..., symbols)
                      temperature: float) -> torch.Tensor:
     "Differences between scores divided by the temperature, which is above zero."
@@ -290,7 +290,7 @@ def keep_min_p(scores: torch.Tensor, p: float) -> torch.Tensor:
     likely = scores.softmax(-1)
     return scores.masked_fill(likely < p * likely.amax(-1, keepdim=True), -math.inf)
 
-# %% ../nbs/15_generation.ipynb #5a31308e
+# %% ../nbs/15_generation.ipynb #9ff44408
 def penalise_repetition(scores: torch.Tensor, # (symbols,)
                         ids: list, # of the tokens so far
                         penalty: float) -> torch.Tensor:
@@ -300,7 +300,7 @@ def penalise_repetition(scores: torch.Tensor, # (symbols,)
     own = scores[there]
     return scores.index_copy(0, there, torch.where(own < 0, own * penalty, own / penalty))
 
-# %% ../nbs/15_generation.ipynb #1677c91f
+# %% ../nbs/15_generation.ipynb #ce9b01bc
 def attend(layer, x: torch.Tensor, # states of the new tokens after the norm, (new, width)
            kept: dict, # key, value: (heads, past, width of a head); grows
           ) -> torch.Tensor: # (new, width)
@@ -330,14 +330,14 @@ def read_on(model: PreTrainedModel, # a GPT-2 without dropout
         x = x + layer.mlp(norm(layer.ln_2, x))
     return model.lm_head(norm(body.ln_f, x))
 
-# %% ../nbs/15_generation.ipynb #35d9a0f3
+# %% ../nbs/15_generation.ipynb #274c42f6
 def cache_bytes(config, tokens: int, size: int = 4) -> int: # size: bytes of a number
     "Memory for the keys and values of so many tokens."
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * width * tokens * size
 
-# %% ../nbs/15_generation.ipynb #f7128ce4
+# %% ../nbs/15_generation.ipynb #e3cf1847
 def likeliest(scores: torch.Tensor, ids: list) -> int:
     "The token with the highest score: greedy decoding."
     return int(scores.argmax())
@@ -369,7 +369,7 @@ def write(
         if enough(written): break
     return written
 
-# %% ../nbs/15_generation.ipynb #6f4cb10b
+# %% ../nbs/15_generation.ipynb #95da4aab
 def generate_until(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     prompts: list, # texts
@@ -391,7 +391,7 @@ def generate_until(
         answers.append(answer[:min(ends, default=None)])
     return answers
 
-# %% ../nbs/15_generation.ipynb #4ca5f411
+# %% ../nbs/15_generation.ipynb #a092f538
 def next_token_loss(model: PreTrainedModel, batch: dict) -> tuple: # (loss in nats, {})
     "Mean surprise at the targets of a batch."
     inputs, targets = inputs_of(batch), following(batch["labels"])
