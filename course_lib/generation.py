@@ -109,7 +109,8 @@ def negative_log_likelihoods(
 # %% ../nbs/15_generation.ipynb #63e96305
 def plain_head(model: PreTrainedModel) -> bool:
     "Whether its scores are the last states times the output matrix, and nothing is done to them."
-    probe = {"input_ids": torch.arange(2, device=model.device)[None]}
+    ids = torch.arange(2, device=model.device)[None]
+    probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     training = model.training
     model.eval()
     with torch.inference_mode():
