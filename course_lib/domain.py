@@ -92,7 +92,7 @@ def forgetting_once(trained: str, replay: float, tokens: int = 120_000) -> dict:
     mixed = with_replay(learnt, others, replay)
     rate = 5e-4 if trained == "LoRA r 16" else 1e-4
     continue_pretraining(model, tokenizer, mixed, passes=1, learning_rate=rate)
-    measures = {"n": 40}
+    measures = {"n": len(rows["domain"])}
     for kind, own in rows.items():
         after = negative_log_likelihoods(model, own, 4)
         change = change_of_perplexity(before[kind], after)
