@@ -22,7 +22,8 @@ import typer
 
 from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
-from .files import check_new_file, check_readable, find_file, is_folder, write_atomically
+from .files import (
+    check_new_file, check_readable, find_file, is_folder, read_json_file, write_atomically)
 from .machine import share_cores
 from .recipe import (PRESETS, Recipe, Settings, check_data, check_folder, check_inputs,
                                check_run, check_texts, unknown)
@@ -58,11 +59,12 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool 
     check_inputs(recipe)
     if recipe.model in PACKAGES: downloaded(recipe.model)
     check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
-    from course_lib.runs import expected_seconds, fine_tune
+    from course_lib.runs import expected_seconds, fine_tune, run_task
     if estimate:
         say("A dozen steps, to see how long it will take ...")
         say(f"About {in_a_process(expected_seconds, recipe) / 60:.1f} minutes on this machine.")
-    print_scores(fine_tune(recipe, out, resume, force))
+    metrics = fine_tune(recipe, out, resume, force)
+    print_scores(metrics, run_task(recipe.task).verdict(metrics))
     for what, name in ("\nplot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
         print(what, out / name, flush=True)
     seconds = time.perf_counter() - start
@@ -76,14 +78,13 @@ def in_a_process(function, argument):
     how = {"mp_context": get_context("spawn"), "initializer": signal, "initargs": (SIGINT, SIG_IGN)}
     with ProcessPoolExecutor(1, **how) as pool: return pool.submit(function, argument).result()
 
-def print_scores(metrics: dict, name: str = "this model") -> None:
-    "Scores of the model and its baselines as a table, and what the difference to word counts says."
-    from course_lib.runs import verdict
+def print_scores(metrics: dict, verdict: str = "", name: str = "this model") -> None:
+    "Scores of the model and its baselines as a table, and what their difference says."
     print(f"\n{metrics['split']}, n = {metrics['n']:,}, with 95 % intervals")
     for who, scores in {name: metrics["metrics"], **metrics["baselines"]}.items():
         cells = [score_cell(k, s) for k, s in scores.items() if k != "model_gain"]
         print(f"  {who.replace('_', ' '):27}" + "   ".join(cells))
-    if "tfidf_logistic_regression" in metrics["baselines"]: print(f"  {verdict(metrics)}")
+    if verdict: print(f"  {verdict}")
 
 def score_cell(name: str, score: dict) -> str:
     "A score with its interval."
@@ -142,16 +143,18 @@ def evaluate(run: Path, data: Rows, text: Text = None, label: Label = None,
     "Score a run on labelled rows, beside its baselines."
     check_run(run)
     check_data(data)
-    from course_lib.runs import evaluate as score_run
+    from course_lib.runs import evaluate as score_run, run_task
     metrics = score_run(run, data, text, label, encoding, delimiter)
     seen = metrics["trained_on"]
     if seen:
         say(f"note: {seen} of {metrics['n']} rows were trained on; "
             "the score doesn't show how the model does on new ones")
     if seen is None:
-        say("note: the training rows are gone or have changed, so the TF-IDF baseline is left out")
+        say("note: the training rows are gone or have changed, "
+            "so baselines made from them are left out")
+    task = read_json_file(run / "recipe.json")["task"]
     if as_json: print(json.dumps(metrics, ensure_ascii=False))
-    else: print_scores(metrics)
+    else: print_scores(metrics, run_task(task).verdict(metrics))
 
 # %% ../nbs/c_command_line.ipynb #c955d240
 Texts = Annotated[Optional[list[str]], typer.Argument(
@@ -159,7 +162,7 @@ Texts = Annotated[Optional[list[str]], typer.Argument(
 
 @app.command()
 def predict(run: Path, texts: Texts = None):
-    "Classify texts; prints a JSON object a line."
+    "Answer texts; prints a JSON object a line."
     check_run(run)
     texts = read_lines(sys.stdin) if texts in (None, [], ["-"]) else texts
     check_texts(texts)
@@ -256,12 +259,13 @@ def print_comparison(found: dict) -> None:
     "Scores of both runs, their differences and what they allow to say."
     scores = {"split": found["split"], "n": found["n"], "metrics": found["first"],
               "baselines": {"second run": found["second"]}}
-    print_scores(scores, "first run")
+    print_scores(scores, name="first run")
     for name, d in found["difference"].items():
         interval = f"({d['low']:+.3f} to {d['high']:+.3f})"
         print(f"  difference in {name.replace('_', ' '):13}{d['value']:+.3f} {interval}")
-    alone = f"the first alone {found['only_first']}, in the second alone {found['only_second']}"
-    print(f"  right in {alone}, McNemar's p = {found['p_value']:.3g}")
+    if "p_value" in found:
+        alone = f"the first alone {found['only_first']}, in the second alone {found['only_second']}"
+        print(f"  right in {alone}, McNemar's p = {found['p_value']:.3g}")
     print(f"\n{found['verdict']}")
 
 # %% ../nbs/c_command_line.ipynb #3490b2b3

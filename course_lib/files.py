@@ -43,12 +43,12 @@ def shipped(name: str) -> Path: # of the file or folder
 def find_file(name: str) -> Path:
     "The file of that name, or the shipped table of that name (`reviews`)."
     if is_file(name) or "/" in str(name): return Path(name)
-    own = [shipped(f"{name}{ending}") for ending in (".csv", ".jsonl")]
+    own = [shipped(f"{name}{ending}") for ending in TABLE_ENDINGS]
     return next((p for p in own if is_file(p)), Path(name))
 
 # %% ../nbs/c_files.ipynb #1cb1d541
 TABLE_ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx",
-                 ".gz", ".zip")
+                 ".conll", ".bio", ".gz", ".zip")
 
 def is_hub_name(name: str) -> bool:
     "Whether `name` can only mean a data set of the hub: no file here, none's ending, one slash."

@@ -84,8 +84,9 @@ class Recipe(Settings):
     data: str = setting("reviews", help="a file, the name of a shipped table, or a hub data set")
     validation: str | None = setting(None, help="a file; without one, 70/15/15 of the data")
     test: str | None = setting(None, help="a file for the final score, opened once at the end")
-    task: str = setting("text-classification", choices=("text-classification",),
-                        help="what the model is to do")
+    task: str = setting("text-classification", help="what the model is to do", choices=(
+        "text-classification", "token-classification", "question-answering", "summarization",
+        "translation", "text-generation"))
     model: str = setting(
         "tiny-gpt2",
         help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder or a hub id")
@@ -137,13 +138,14 @@ def check_texts(texts: list) -> None:
     "Raise InputError for a text to be classified that is empty, or no text."
     for i, t in enumerate(texts, 1):
         if not isinstance(t, str) or not t.strip():
-            raise InputError(f"text {i} – is empty or no text – give one to classify")
+            raise InputError(f"text {i} – is empty or no text – give one to answer")
         if any("\ud800" <= c <= "\udfff" for c in t):
             raise InputError(f"text {i} – is not UTF-8: {t[:60]!r} – convert it first")
 
 # %% ../nbs/c_recipe.ipynb #c3342434
 RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png",
-             "reliability.png", "model", "README.md", "checkpoint", "adapter"}
+             "reliability.png", "errors.png", "scores.png", "lengths.png", "model", "README.md",
+             "checkpoint", "adapter"}
 
 def check_folder(out, resume: bool, force: bool,
                  inputs: list, # files and folders that are read

@@ -71,15 +71,20 @@ def compare_ratings(rows, predictions, names):
     gap = (predictions[0] - predictions[1]).abs().max().item()
     return {"gap": gap, "verdict": "the same" if gap == 0 else "not the same"}
 
+def ratings(model, tokenizer, rows, features):
+    return predict_ratings(model, features)[0]
+
+def nearer(metrics): return "Nearer is better."
+
 def describe_ratings(recipe, metrics):
-    return {"does": "Gives a text a number.", "verdict": "Nearer is better.", "use": "Ask it."}
+    return {"does": "Gives a text a number.", "use": "Ask it."}
 
 RATING = runs.RunTask(
     Task("rating", rating_loss, predict=predict_ratings), read=runs.read_splits,
     read_more=lambda recipe, data, names: runs.read_labelled(recipe, data, ["bad", "good"]),
     classes=one_number, match=as_they_are, features=with_ratings, metrics={"distance": distance},
-    score=score_ratings, compare=compare_ratings, figures=draw_ratings, answer=rate_texts,
-    card=describe_ratings)
+    predict=ratings, score=score_ratings, compare=compare_ratings, figures=draw_ratings,
+    answer=rate_texts, verdict=nearer, card=describe_ratings)
 
 @pytest.fixture
 def table(tmp_path):
