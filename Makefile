@@ -51,5 +51,5 @@ clean:
 	@touch $@
 
 .venv/dev: .venv/bin/python settings.ini constraints.txt setup.py
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab,dev]'
 	@touch $@ .venv/course

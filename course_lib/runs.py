@@ -186,7 +186,7 @@ def expected_seconds(recipe: Recipe, steps: int = 12) -> float:
 def add_peft_lora(model, rank: int, seed: int = 0): # the model, wrapped
     """LoRA matrices beside all linear layers of the body, by peft (Hu et al. 2021).
 
-    They and the head are trained, all else is frozen. Raises InputError without peft, or for a
+    They and a new head are trained, all else is frozen. Raises InputError without peft, or for a
     rank that saves nothing."""
     # peft loads it where it is installed, and it complains about kernels that aren't needed
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -202,7 +202,7 @@ def add_peft_lora(model, rank: int, seed: int = 0): # the model, wrapped
     turned = any(isinstance(layer, Conv1D) for layer in layers.values()) # GPT-2's, the other way
     config = LoraConfig(task_type=peft_task(model), r=rank, lora_alpha=2 * rank,
                         fan_in_fan_out=turned, target_modules=list(layers),
-                        modules_to_save=head_parts(model) or None)
+                        modules_to_save=None if model.can_generate() else head_parts(model))
     with torch.random.fork_rng(), warnings.catch_warnings(action="ignore", category=FutureWarning):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
