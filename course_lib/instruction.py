@@ -7,16 +7,15 @@ __all__ = ['PLAIN_TEMPLATE', 'COLUMNS', 'NAMES', 'PARTS', 'ONE_CLASS', 'CHAT', '
            'COMMON', 'ENGLISH', 'RULES', 'CHAT_USE', 'TASKS', 'RECORDS', 'render', 'answer_spans', 'token_labels',
            'chat_row', 'check_end', 'fitting_row', 'chat_features', 'with_targets', 'as_messages', 'fault_of_turn',
            'fault_of', 'chats_of', 'chat_columns', 'texts_of', 'is_chat', 'rows_of', 'read_file', 'read_splits',
-           'read_hub_splits', 'cut', 'make_features', 'text_windows', 'Surprise', 'target_bytes', 'by_row', 'measure',
-           'loss_of', 'perplexity_of', 'bits_per_byte', 'lower_is_better', 'unigram_counts', 'score_surprise',
-           'look_up', 'in_order', 'practice', 'end_tokens', 'write_answers', 'last_questions', 'word_list', 'line_list',
-           'bullet_list', 'cell_table', 'numbered_list', 'item_list', 'count_sentences', 'numbers_in', 'as_json',
-           'language_of', 'has_keys', 'broken', 'fault_of_rules', 'kept_rules', 'share', 'overlap', 'judge',
-           'side_by_side', 'transcript', 'ChatPanel', 'compare_surprise', 'draw_surprise', 'answer_texts',
-           'surprise_verdict', 'describe_speaker', 'as_they_are', 'no_classes', 'read_more', 'run_instruction',
-           'held_out_numbers']
+           'read_hub_splits', 'cut', 'make_features', 'text_windows', 'Surprise', 'target_bytes', 'counted', 'measure',
+           'loss_of', 'perplexity_of', 'bits_of', 'lower_is_better', 'score_surprise', 'look_up', 'in_order',
+           'practice', 'end_tokens', 'write_answers', 'last_questions', 'word_list', 'line_list', 'bullet_list',
+           'cell_table', 'numbered_list', 'item_list', 'count_sentences', 'numbers_in', 'as_json', 'language_of',
+           'has_keys', 'broken', 'fault_of_rules', 'kept_rules', 'share', 'overlap', 'judge', 'side_by_side',
+           'transcript', 'ChatPanel', 'compare_surprise', 'draw_surprise', 'answer_texts', 'surprise_verdict',
+           'describe_speaker', 'as_they_are', 'no_classes', 'read_more', 'run_instruction', 'held_out_numbers']
 
-# %% ../nbs/16_instruction.ipynb #094bc608
+# %% ../nbs/16_instruction.ipynb #3f6ef066
 import html, json, random, re, threading, warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -36,7 +35,8 @@ from .errors import InputError
 from .evaluation import wilson_interval
 from .files import find_file, is_hub_name
 from .generation import (
-    count_targets, negative_log_likelihoods, text_generation, text_rows)
+    bits_per_byte, count_targets, negative_log_likelihoods, perplexity, text_generation,
+    text_rows, unigram_baseline)
 from .models import load, longest_text
 from .prompting import encode
 from .recipe import Recipe
@@ -45,7 +45,7 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import fit, pick_device
 
-# %% ../nbs/16_instruction.ipynb #5a0c55c2
+# %% ../nbs/16_instruction.ipynb #82079eff
 PLAIN_TEMPLATE = """{% for message in messages %}{% if message.role == 'assistant' %}assistant:\
 {% generation %} {{ message.content | trim }}{{ eos_token }}{% endgeneration %}
 {% else %}{{ message.role }}: {{ message.content | trim }}
@@ -55,7 +55,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list, opening: bool = F
     "A conversation as the template writes it; with `opening`, up to where an answer begins."
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
 
-# %% ../nbs/16_instruction.ipynb #594a470f
+# %% ../nbs/16_instruction.ipynb #855cecb5
 def answer_spans(tokenizer: PreTrainedTokenizerBase, messages: list) -> list: # of (start, end)
     """Which characters of the rendered conversation the model is to write.
 
@@ -73,7 +73,7 @@ def answer_spans(tokenizer: PreTrainedTokenizerBase, messages: list) -> list: # 
         spans.append((len(before), len(behind)))
     return spans
 
-# %% ../nbs/16_instruction.ipynb #d99f3e37
+# %% ../nbs/16_instruction.ipynb #c4b8322a
 def token_labels(tokenizer: PreTrainedTokenizerBase, text: str, spans: list) -> dict:
     "`input_ids`, and `labels` that are -100 for tokens outside the spans (in characters)."
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -84,7 +84,7 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, text: str, spans: list) -> 
         labels.append(token if inside else -100)
     return {"input_ids": found["input_ids"], "labels": labels}
 
-# %% ../nbs/16_instruction.ipynb #42f54ef1
+# %% ../nbs/16_instruction.ipynb #ba49e54a
 def chat_row(tokenizer: PreTrainedTokenizerBase, messages: list) -> dict: # input_ids, labels
     """A conversation as the loop reads it: the answers are targets, all else is -100.
 
@@ -98,7 +98,7 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, messages: list) -> dict: # inpu
     ids, mask = found["input_ids"], found["assistant_masks"]
     return {"input_ids": ids, "labels": [token if m else -100 for token, m in zip(ids, mask)]}
 
-# %% ../nbs/16_instruction.ipynb #6a5ccbab
+# %% ../nbs/16_instruction.ipynb #19aa4baf
 def check_end(tokenizer: PreTrainedTokenizerBase) -> None:
     "Raise InputError for a template whose end of an answer is no target, or no single token."
     asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -109,7 +109,7 @@ def check_end(tokenizer: PreTrainedTokenizerBase) -> None:
     problem = "has no special token at the end of an answer: the model would never learn to stop"
     raise InputError(f"the chat template – {problem} – write eos_token inside the answer")
 
-# %% ../nbs/16_instruction.ipynb #a44e8fa9
+# %% ../nbs/16_instruction.ipynb #11b312b8
 def fitting_row(tokenizer: PreTrainedTokenizerBase, messages: list,
                 max_length: int, # in tokens
                ) -> dict: # input_ids, labels; perhaps without a target
@@ -122,7 +122,7 @@ def fitting_row(tokenizer: PreTrainedTokenizerBase, messages: list,
         row = chat_row(tokenizer, head + turns)
     return {name: values[:max_length] for name, values in row.items()}
 
-# %% ../nbs/16_instruction.ipynb #1877b680
+# %% ../nbs/16_instruction.ipynb #bf4b1242
 def chat_features(rows: Dataset, tokenizer: PreTrainedTokenizerBase,
                   max_length: int) -> list: # of rows with input_ids and labels
     "All conversations as the loop reads them, in their order."
@@ -139,7 +139,7 @@ def with_targets(rows: list, max_length: int) -> list:
     if gone: warnings.warn(f"{what}; they are left out", stacklevel=2)
     return kept
 
-# %% ../nbs/16_instruction.ipynb #44455e1f
+# %% ../nbs/16_instruction.ipynb #c6e56e8c
 COLUMNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles
 
@@ -158,7 +158,7 @@ def as_messages(row: dict): # a list of {"role", "content"}, if the row is in or
     return [{"role": role, "content": turn.get(what), "calls": turn.get("tool_calls")}
             for role, turn in zip(roles, turns)]
 
-# %% ../nbs/16_instruction.ipynb #9723b8a5
+# %% ../nbs/16_instruction.ipynb #1601611b
 def fault_of_turn(message: dict, before: str | None, # the role of the turn before
                  ) -> str | None:
     "What is wrong with a turn – and what to do, or None."
@@ -192,7 +192,7 @@ def fault_of(messages) -> str | None:
         return f"the last turn is the {before}'s: nothing to learn – add the answer or take it out"
     return None
 
-# %% ../nbs/16_instruction.ipynb #9080f76c
+# %% ../nbs/16_instruction.ipynb #627f5291
 PARTS = ("train", "validation", "test")
 
 def chats_of(rows: list) -> Dataset: # text, messages, kind, part, rules
@@ -221,7 +221,7 @@ def chat_columns(messages: list, row: dict, part: str) -> dict:
             "rules": json.dumps(rules),
             "messages": [{name: m[name] for name in ("role", "content")} for m in messages]}
 
-# %% ../nbs/16_instruction.ipynb #4b20afe8
+# %% ../nbs/16_instruction.ipynb #7116f812
 def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part
     "Plain texts from (place, row) pairs; InputError with each row that has none."
     columns = list(rows[0][1])
@@ -253,7 +253,7 @@ def rows_of(rows: list, name: str, text: str | None = None) -> Dataset:
     chats = columns & {*COLUMNS} or {"instruction", "output"} <= columns
     return chats_of(rows) if chats and not text else texts_of(rows, name, text)
 
-# %% ../nbs/16_instruction.ipynb #3c16b7d5
+# %% ../nbs/16_instruction.ipynb #87e1f142
 def read_file(path, text: str | None = None, # the column of plain texts
               encoding: str | None = None, delimiter: str | None = None) -> Dataset:
     "The conversations or plain texts of a file; InputError with file, row and what to do."
@@ -272,7 +272,7 @@ def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps te
                                         " – give files of one form")
     return splits if "validation" in splits else cut(splits, recipe["seed"])
 
-# %% ../nbs/16_instruction.ipynb #b461c578
+# %% ../nbs/16_instruction.ipynb #c480b757
 def read_hub_splits(name: str, text: str | None) -> DatasetDict:
     "The splits of a hub data set; InputError if it can't be had or has no training part."
     found = ask_hub(name)
@@ -296,7 +296,7 @@ def cut(splits: DatasetDict, seed: int) -> DatasetDict:
     parts = split(Dataset.from_dict(numbered).cast_column("label", ONE_CLASS), seed, shares)
     return DatasetDict({**{k: rows.select(part["row"][:]) for k, part in parts.items()}, **rest})
 
-# %% ../nbs/16_instruction.ipynb #d771db12
+# %% ../nbs/16_instruction.ipynb #e7e2d76d
 def make_features(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
                   max_length: int) -> DatasetDict: # input_ids, labels, row
     """What the loop reads: conversations with answers as targets, or texts in windows.
@@ -325,7 +325,7 @@ def text_windows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, size: int) -
             found.append({"input_ids": part, "labels": part, "row": number})
     return found
 
-# %% ../nbs/16_instruction.ipynb #5f2468fe
+# %% ../nbs/16_instruction.ipynb #eeaed96b
 @dataclass(frozen=True)
 class Surprise:
     "How surprised a model was at rows, and what it read of them."
@@ -339,30 +339,32 @@ def target_bytes(rows: Dataset) -> np.ndarray: # (rows,)
     return np.array([sum(len(m["content"].encode()) for m in messages if m["role"] == "assistant")
                      for messages in rows["messages"]])
 
-def by_row(found: np.ndarray, features: Dataset, n: int) -> np.ndarray: # (n, 2)
-    "Nats and targets of windows, added up for the rows that they come from."
-    total = np.zeros((n, 2))
+def counted(found: np.ndarray, rows: Dataset, features: Dataset) -> np.ndarray: # (rows, 3)
+    "Nats and targets of windows, added up for the rows that they come from, and bytes."
+    total = np.zeros((len(rows), 2))
     np.add.at(total, features["row"][:], found)
-    return total
+    return np.column_stack([total, target_bytes(rows)])
 
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset,
             features: Dataset) -> Surprise:
     "How surprised a model is at the targets of rows."
-    found = by_row(negative_log_likelihoods(model, features), features, len(rows))
-    return Surprise(np.column_stack([found, target_bytes(rows)]), features, tokenizer)
+    found = negative_log_likelihoods(model, features)
+    return Surprise(counted(found, rows, features), features, tokenizer)
 
-# %% ../nbs/16_instruction.ipynb #e83a8dd6
+# %% ../nbs/16_instruction.ipynb #b6b027ae
 def loss_of(counts: np.ndarray) -> float:
     "Nats for each target."
     return counts[:, 0].sum() / counts[:, 1].sum()
+
 def perplexity_of(counts: np.ndarray) -> float:
     "Exponential of the loss."
-    return float(np.exp(loss_of(counts)))
-def bits_per_byte(counts: np.ndarray) -> float:
-    "Bits for each byte, which doesn't depend on how the text is cut into tokens."
-    return counts[:, 0].sum() / counts[:, 2].sum() / np.log(2)
+    return perplexity(counts[:, 0], counts[:, 1])
 
-SCORES = {"loss": loss_of, "perplexity": perplexity_of, "bits_per_byte": bits_per_byte}
+def bits_of(counts: np.ndarray) -> float:
+    "Bits for each byte, which doesn't depend on how a text is cut into tokens."
+    return bits_per_byte(counts[:, 0], counts[:, 2])
+
+SCORES = {"loss": loss_of, "perplexity": perplexity_of, "bits_per_byte": bits_of}
 
 def lower_is_better(found: dict) -> dict:
     "The same scores, with a gain that is positive where the model's loss is the smaller one."
@@ -371,24 +373,14 @@ def lower_is_better(found: dict) -> dict:
         scores["model_gain"] = {"value": -gain["value"], "low": -gain["high"], "high": -gain["low"]}
     return found
 
-# %% ../nbs/16_instruction.ipynb #526627b3
-def unigram_counts(train: Dataset, found: Surprise) -> np.ndarray: # (rows, 3)
-    "How surprised the shares of the training targets are, each token counted once more than seen."
-    size = len(found.tokenizer)
-    seen = np.ones(size)
-    for labels in train["labels"]: np.add.at(seen, [t for t in labels[1:] if t != -100], 1)
-    nats = -np.log(seen / seen.sum())
-    own = [[t for t in labels[1:] if t != -100] for labels in found.features["labels"]]
-    pairs = np.array([[nats[tokens].sum(), len(tokens)] for tokens in own])
-    return np.column_stack([by_row(pairs, found.features, len(found.counts)), found.counts[:, 2]])
-
-# %% ../nbs/16_instruction.ipynb #ba07bfb3
+# %% ../nbs/16_instruction.ipynb #6a58b760
 def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe: dict) -> dict:
     "Loss, perplexity, bits a byte; beside them token counts of `train`, and the model before."
     others = {}
     if train is not None:
-        own = make_features(DatasetDict(rows=train), found.tokenizer, recipe["max_length"])
-        others["unigrams"] = unigram_counts(own["rows"], found)
+        read = make_features(DatasetDict(rows=train), found.tokenizer, recipe["max_length"])
+        guessed = unigram_baseline(read["rows"], found.features, len(found.tokenizer))
+        others["unigrams"] = counted(guessed, rows, found.features)
     try: before, _ = load(recipe["model"], "text-generation")
     except InputError: pass # the model that it was made from is gone
     else:
@@ -396,7 +388,7 @@ def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe
         others["before"] = measure(before, found.tokenizer, rows, found.features).counts
     return lower_is_better(score_counts(SCORES, found.counts, others))
 
-# %% ../nbs/16_instruction.ipynb #95c83cda
+# %% ../nbs/16_instruction.ipynb #8abaab5f
 PEOPLE = "Aisha Bruno Chen Dalia Emre Freya Goran Hana Iker Jana Kofi Leila Marek Nadia".split()
 PLACES = "bakery library harbour museum market chapel station school mill garden".split()
 WORDS = "anchor candle dragon engine feather hammer kettle lantern needle parrot ribbon".split()
@@ -428,7 +420,7 @@ def practice(n: int, seed: int = 0) -> Dataset: # text, messages, rules
         rows.append((f"practice:{i}", {"messages": messages, "check": {"equals": turns[-1][1]}}))
     return chats_of(rows)
 
-# %% ../nbs/16_instruction.ipynb #71d23f19
+# %% ../nbs/16_instruction.ipynb #5f380635
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list: # of ids
     "What ends an answer: the tokenizer's end token, and those that the model brings."
     own = model.generation_config.eos_token_id
@@ -463,7 +455,7 @@ def last_questions(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list: #
     "Each conversation up to its last answer, which is opened."
     return [chat_ids(tokenizer, messages[:-1]) for messages in rows["messages"]]
 
-# %% ../nbs/16_instruction.ipynb #adf72b9c
+# %% ../nbs/16_instruction.ipynb #69363bbf
 def word_list(text: str) -> list: return [w for w in text.split() if re.search(r"\w", w)]
 def line_list(text: str) -> list: return [line for line in text.split("\n") if line.strip()]
 def bullet_list(text: str) -> list: return [l[2:] for l in line_list(text) if l.startswith("- ")]
@@ -494,7 +486,7 @@ def as_json(text: str):
     try: return json.loads(text)
     except (ValueError, RecursionError): return None
 
-# %% ../nbs/16_instruction.ipynb #76738f31
+# %% ../nbs/16_instruction.ipynb #fe60d0fd
 COMMON = {name: set(words.split()) for name, words in {
     "en": "the and is are of to a in it you your for with that on not at be this have i was we",
     "de": "der die das und ist ich nicht ein eine mit zu den auf sie es wo bitte von für im dem"
@@ -513,7 +505,7 @@ def language_of(text: str) -> str | None: # en, de, fr, es
     if not counts[best]: return None
     return "en" if ENGLISH & set(words) else best
 
-# %% ../nbs/16_instruction.ipynb #d60f0c9f
+# %% ../nbs/16_instruction.ipynb #cab2ec4a
 RULES = { # name: (answer, what the rule says) -> whether it is kept
     "max_words": lambda text, n: len(word_list(text)) <= n,
     "words": lambda text, n: len(word_list(text)) == n,
@@ -562,7 +554,7 @@ def fault_of_rules(row: dict) -> str | None:
         if unknown: return f"the rule {unknown[0]!r} – is not known – there are {', '.join(RULES)}"
     return None
 
-# %% ../nbs/16_instruction.ipynb #e4af15c8
+# %% ../nbs/16_instruction.ipynb #f5c1d7f3
 def kept_rules(rows: Dataset, answers: list) -> np.ndarray: # of bool, for the rows with rules
     "Whether each answer keeps all rules of its row; rows without rules are passed over."
     rules = map(json.loads, rows["rules"])
@@ -573,7 +565,7 @@ def share(hits) -> dict: # value, low, high
     low, high = wilson_interval(int(np.sum(hits)), len(hits))
     return {"value": float(np.mean(hits)), "low": low, "high": high}
 
-# %% ../nbs/16_instruction.ipynb #933493a9
+# %% ../nbs/16_instruction.ipynb #0eae532a
 def overlap(answer: str, reference: str) -> float: # 0 to 1
     "F1 of the words that two texts share, case and marks aside; more words alone don't help."
     first, second = (Counter(re.findall(r"\w+", text.lower())) for text in (answer, reference))
@@ -604,7 +596,7 @@ def side_by_side(rows: Dataset, first: list, second: list, # answers of two mode
     rate = {"value": wins / decided if decided else 0.5, "low": low, "high": high}
     return {"wins": wins, "draws": found[0], "losses": losses, "rate": rate}
 
-# %% ../nbs/16_instruction.ipynb #900d9239
+# %% ../nbs/16_instruction.ipynb #6977fb8c
 def transcript(messages: list) -> str: # HTML
     "A conversation as it is read: who spoke stands in front, and in words, not in colour alone."
     who = {"system": "Rules", "user": "You", "assistant": "Model"}
@@ -660,12 +652,12 @@ class ChatPanel:
         self.show([*asked, {"role": "assistant", "content": answer}])
         self.send.disabled = False
 
-# %% ../nbs/16_instruction.ipynb #bc79bccc
+# %% ../nbs/16_instruction.ipynb #c0942fb0
 def compare_surprise(rows: Dataset, found: tuple, names: tuple) -> dict:
     "Two models on the same rows: scores, paired differences, and what they allow to say."
     first, second = (one.counts for one in found)
     same = np.array_equal(first[:, 1], second[:, 1]) # else their tokens are not the same thing
-    scores = SCORES if same else {"bits_per_byte": bits_per_byte}
+    scores = SCORES if same else {"bits_per_byte": bits_of}
     both = score_counts(scores, first, {"second": second})
     other = both["baselines"]["second"]
     gap, name = other.pop("model_gain"), next(iter(scores))
@@ -676,7 +668,7 @@ def compare_surprise(rows: Dataset, found: tuple, names: tuple) -> dict:
     return {"n": len(rows), "first": both["metrics"], "second": other, "difference": {name: gap},
             "verdict": verdict}
 
-# %% ../nbs/16_instruction.ipynb #47fd4907
+# %% ../nbs/16_instruction.ipynb #cbe1ed3c
 def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure, alt text)}
     "How the loss is spread over rows, and whether it goes with their length."
     counts = found.counts[found.counts[:, 1] > 0]
@@ -694,7 +686,7 @@ def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure
     return {"scores": (spread, f"Histogram of the loss of {n} rows, {mean:.2f} nats over all."),
             "lengths": (lengths, f"Loss against length of {n} rows.")}
 
-# %% ../nbs/16_instruction.ipynb #9fa0e533
+# %% ../nbs/16_instruction.ipynb #6bbcc2a2
 def answer_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: dict,
                  texts: list, batch_size: int) -> list: # of {"text", "answer", "stopped"}
     "An answer to each text as a first message; its continuation if there is no chat template."
@@ -716,7 +708,7 @@ def surprise_verdict(metrics: dict) -> str: # a sentence, or nothing
                          f"not to be told from that of {who}")
     return f"Its loss is {', '.join(sentences)}." if sentences else ""
 
-# %% ../nbs/16_instruction.ipynb #66de04dd
+# %% ../nbs/16_instruction.ipynb #f681078d
 CHAT_USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("model")
@@ -754,14 +746,14 @@ def read_more(recipe: dict, data: str, names: list) -> tuple: # (name of the spl
     form = recipe["text"], recipe["encoding"], recipe["delimiter"]
     return Path(data).name, read_file(find_file(data), *form)
 
-# %% ../nbs/16_instruction.ipynb #dce45444
+# %% ../nbs/16_instruction.ipynb #64a0cc68
 TASKS = {"text-generation": RunTask(
     text_generation, read=read_splits, read_more=read_more, classes=no_classes,
     match=as_they_are, features=make_features, metrics={}, predict=measure, score=score_surprise,
     compare=compare_surprise, figures=draw_surprise, answer=answer_texts,
     verdict=surprise_verdict, card=describe_speaker)}
 
-# %% ../nbs/16_instruction.ipynb #56c914df
+# %% ../nbs/16_instruction.ipynb #1b162924
 def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2
     "Fine-tune smollm2 on the shipped chat by LoRA or in full; held-out numbers before and after."
     model, tokenizer = load("smollm2", "text-generation", seed=seed)
