@@ -1,12 +1,11 @@
 """Chat: which tokens are learnt, as TRL sees it; what a reader refuses; what becomes of a long
 conversation; packed or padded; the end token; judging; the run folder and its commands."""
 import json
-import random
 import re
 
-import numpy as np
 import pytest
 import torch
+from conftest import run_course
 from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,13 +14,15 @@ from tokenizers.models import BPE
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast
 
-from course_lib.data import load_data
+from course_lib import training
 from course_lib.errors import InputError
 from course_lib.generation import count_targets, text_generation
 from course_lib.instruction import (
-    answer_spans, broken, chat_row, fitting_row, make_features, practice, read_file, read_splits,
-    render, side_by_side, token_labels)
-from course_lib.models import load
+    PLAIN_TEMPLATE, ChatPanel, answer_spans, broken, chat_row, fitting_row, last_questions,
+    make_features, measure, overlap, practice, read_file, read_splits, side_by_side, token_labels,
+    write_answers)
+from course_lib.recipe import Recipe
+from course_lib.runs import compare, evaluate, fine_tune, predict
 from course_lib.training import TaskLoss
 
 # templates as four families have them, with marks
@@ -34,7 +35,8 @@ LLAMA = """{{ '<|begin_of_text|>' }}{% for m in messages %}\
 {{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}{% if m['role'] == 'assistant' %}\
 {% generation %}{{ m['content'] | trim + '<|eot_id|>' }}{% endgeneration %}\
 {% else %}{{ m['content'] | trim + '<|eot_id|>' }}{% endif %}{% endfor %}\
-{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
+{% if add_generation_prompt %}\
+{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"""
 GEMMA = """{{ '<bos>' }}{% if messages[0]['role'] == 'system' %}\
 {% set first = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}\
 {% else %}{% set first = '' %}{% set turns = messages %}{% endif %}{% for m in turns %}\
@@ -76,8 +78,8 @@ def with_template(tokenizer, template):
     return tokenizer
 
 
-MARKS = ["\n", "\n\nHi", " ", "  two", "don't", "漢字", "привет", "🙂👩‍👩‍👧", "é", "<|im_end|>", "</s>",
-         "assistant\n", "<end_of_turn>\n", "\u200bx", "ß\t"]
+MARKS = ["\n", "\n\nHi", " ", "  two", "don't", "漢字", "привет", "🙂👩‍👩‍👧", "é", "<|im_end|>",
+         "</s>", "assistant\n", "<end_of_turn>\n", "\u200bx", "ß\t"]
 TEXTS = st.lists(st.one_of(st.sampled_from(MARKS),
                            st.text(st.characters(exclude_categories=["Cs"]), max_size=12)),
                  min_size=1, max_size=4).map("".join).filter(str.strip)
@@ -130,9 +132,6 @@ def test_the_mask_is_that_of_trl(family, plain_tokenizer, thousand, tmp_path):
         assert (one["input_ids"], one["labels"]) == wanted, messages
         assert one == other, messages
         assert count_targets(one) >= 2 * sum(m["role"] == "assistant" for m in messages)
-
-
-TRLS = {"llama3": "Llama", "gemma": "Gemma", "phi3": "Zephyr"} # templates of its own, by kind
 
 
 @pytest.mark.parametrize("name", ["llama3", "gemma"])
@@ -209,7 +208,7 @@ BAD = {
                   ":2 – turn 2: two turns of the user in a row – join them"),
     "two answers": (dumped(talk(ASKED, SAID, SAID)), ":1 – turn 3: two turns of the assistant"),
     "answer first": (dumped(talk(SAID, ASKED, SAID)), ":1 – turn 1: an answer to nothing – begin"),
-    "answer to rules": (dumped(talk(("system", "Be kind."), SAID)), ":1 – turn 2: an answer to not"),
+    "answer to rules": (dumped(talk(("system", "Be kind."), SAID)), ":1 – turn 2: an answer to"),
     "two rules": (dumped(talk(("system", "a"), ("system", "b"), ASKED, SAID)),
                   ":1 – turn 2: two system turns – join them into one"),
     "rules late": (dumped(talk(ASKED, SAID, ("system", "b"), ASKED, SAID)),
@@ -218,12 +217,12 @@ BAD = {
     "a call": (dumped({"messages": [{"role": "user", "content": "Hi"},
                                     {"role": "assistant", "content": "", "tool_calls": [1]}]}),
                ":1 – turn 2: a tool turn – leave such conversations out"),
-    "unknown role": (dumped(talk(ASKED, ("bot", "x"))), "turn 2: the role 'bot' – use system, user"),
+    "unknown role": (dumped(talk(ASKED, ("bot", "x"))), "turn 2: the role 'bot' – use system"),
     "no role": (dumped({"messages": [{"content": "Hi"}]}), "turn 1: no role – say who speaks"),
-    "no content": (dumped({"messages": [{"role": "user"}]}), "turn 1: no text but 'None' – write"),
+    "no content": (dumped({"messages": [{"role": "user"}]}), "turn 1: no text but 'None' –"),
     "parts": (dumped(talk(("user", [{"type": "text", "text": "Hi"}]), SAID)),
               "turn 1: no text but \"[{'type'"),
-    "blank": (dumped(talk(ASKED, ("assistant", " \n"))), "turn 2: an empty turn of the assistant –"),
+    "blank": (dumped(talk(ASKED, ("assistant", " \n"))), "turn 2: an empty turn of the assist"),
     "open end": (dumped(talk(ASKED, SAID, ASKED)),
                  ":1 – the last turn is the user's: nothing to learn – add the answer"),
     "no turns": (dumped({"messages": []}), ":1 – no turns – fill the conversation in"),
@@ -234,10 +233,10 @@ BAD = {
     "part": (dumped({**GOOD, "part": "dev"}), ":1 – the part 'dev' – write train, validation"),
     "rule": (dumped({**GOOD, "check": {"rhymes": True}}), ":1 – the rule 'rhymes' – is not known"),
     "rules": (dumped({**GOOD, "check": "short"}), ":1 – check is no object – write {rule: value}"),
-    "from": (dumped({"conversations": [{"from": "robot", "value": "x"}]}), "the role 'robot' – use"),
+    "from": (dumped({"conversations": [{"from": "robot", "value": "x"}]}), "the role 'robot' –"),
     "value": (dumped({"conversations": [{"from": "human", "text": "x"}]}), "turn 1: no text but"),
     "no output": (dumped({"instruction": "Sing.", "output": None}), "turn 2: no text but 'None'"),
-    "empty output": (dumped({"instruction": "Sing.", "output": ""}), "turn 2: an empty turn of the"),
+    "empty output": (dumped({"instruction": "Sing.", "output": ""}), "turn 2: an empty turn of"),
     "no instruction": (dumped({"instruction": None, "output": "x"}), "turn 1: an empty turn"),
     "columns": (dumped({"question": "a", "reply": "b"}),
                 " – no column of messages, conversations, instruction with output, nor of texts"),
@@ -329,3 +328,227 @@ def test_what_has_nothing_left_is_counted_or_refused(plain_tokenizer):
     assert [count_targets(row) > 0 for row in made["validation"]] == [True, False]
     with pytest.raises(InputError, match="max_length=60 – nothing to learn is left of 1 of 1"):
         make_features(DatasetDict(train=rows.select([1])), tokenizer, 60)
+
+
+# the loop
+
+SMALL = {"vocab_size": 811, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 0}
+
+
+def small(family):
+    torch.manual_seed(0)
+    if family == "gpt2":
+        off = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
+        return GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=32, n_head=4, n_positions=256,
+                                          **SMALL, **off))
+    return LlamaForCausalLM(LlamaConfig(
+        num_hidden_layers=2, hidden_size=32, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=256, **SMALL))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_packed_is_padded(family, plain_tokenizer):
+    "Loss and every gradient of conversations, read without padding and the library's way."
+    tokenizer = with_template(plain_tokenizer, CHATML)
+    assert len(tokenizer) <= SMALL["vocab_size"]
+    rows = make_features(DatasetDict(train=practice(9)), tokenizer, 256)["train"].to_list()
+    model = small(family).train()
+    TaskLoss(model, text_generation)("chat", rows)[0].backward()
+    ours = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    batch = text_generation.collate(model, rows)
+    assert (batch["attention_mask"] == 0).any()
+    model(**batch).loss.backward() # labels are shifted there
+    theirs = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+
+
+def test_windows_guess_each_token_once(plain_tokenizer):
+    texts = Dataset.from_dict({"text": ["one two three four five " * n for n in (1, 7, 30)]})
+    (whole,) = make_features(DatasetDict(rows=texts), plain_tokenizer, 256).values()
+    (cut,) = make_features(DatasetDict(rows=texts), plain_tokenizer, 16).values()
+    guessed = [0] * 3
+    for row in cut: guessed[row["row"]] += count_targets(row)
+    assert len(cut) > len(whole) == 3 and max(map(len, cut["input_ids"])) == 16
+    assert guessed == [count_targets(row) for row in whole]
+    assert plain_tokenizer.eos_token_id == cut[-1]["labels"][-1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_counts_are_the_library_s_loss(family, plain_tokenizer):
+    tokenizer, rows = with_template(plain_tokenizer, ZEPHYR), practice(7)
+    (read,) = make_features(DatasetDict(rows=rows), tokenizer, 256).values()
+    model = small(family).eval()
+    found = measure(model, tokenizer, rows, read)
+    for row, (nats, targets, n_bytes), messages in zip(read, found.counts, rows["messages"]):
+        labels = torch.tensor([row["labels"]])
+        loss = model(torch.tensor([row["input_ids"]]), labels=labels).loss.item()
+        assert abs(nats / targets - loss) < 1e-4 and targets == count_targets(row)
+        said = [m["content"] for m in messages if m["role"] == "assistant"]
+        assert n_bytes == len("".join(said).encode())
+
+
+def test_answers_don_t_depend_on_the_batch(plain_tokenizer):
+    tokenizer, model = with_template(plain_tokenizer, CHATML), small("llama")
+    prompts = last_questions(practice(8), tokenizer)
+    one = write_answers(model, tokenizer, prompts, max_new_tokens=8, batch_size=1)
+    assert write_answers(model, tokenizer, prompts, max_new_tokens=8, batch_size=5) == one
+    model.generation_config.eos_token_id = list(range(811)) # whatever comes first ends it
+    assert all(found == {"answer": "", "stopped": True}
+               for found in write_answers(model, tokenizer, prompts, max_new_tokens=8))
+
+
+# judging
+
+def test_a_judge_that_looks_at_the_place_is_left_with_a_coin():
+    rows = practice(400)
+    same = ["x"] * 400
+    found = side_by_side(rows, same, same, lambda row, first, second: 1)
+    assert found["rate"]["low"] < 0.5 < found["rate"]["high"] and found["draws"] == 0
+    assert side_by_side(rows, same, same)["draws"] == 400
+    right = [m[-1]["content"] for m in rows["messages"]]
+    assert side_by_side(rows, right, same)["wins"] == 400
+    assert side_by_side(rows, same, right)["rate"]["value"] == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_overlap(first, second):
+    assert 0 <= overlap(first, second) == overlap(second, first) <= 1
+    if re.search(r"\w", first): assert overlap(first, first) == 1
+    assert overlap(first, "") == 0
+
+
+@pytest.mark.parametrize("text, rules, wrong", [
+    ("- a\n- b", {"bullets": 2, "max_words": 2, "lines": 2}, []),
+    ("- a\nb", {"bullets": 1, "max_words": 1}, ["bullets", "max_words"]),
+    ("1. a\n2. b", {"numbered": 2}, []),
+    ("1. a\n3. b", {"numbered": 2}, ["numbered"]),
+    ("Ja, das ist gut.", {"language": "de", "sentences": 1}, []),
+    ("Yes, that is good.", {"language": "de"}, ["language"]),
+    ('{"a": 1, "b": 2}', {"json_keys": ["a", "b"], "json": {"b": 2, "a": 1}}, []),
+    ("{'a': 1}", {"json_keys": ["a"]}, ["json_keys"]),
+    ("| a | b |\n|---|---|\n| 1 | 2 |", {"table_cols": 2, "table_rows": 1}, []),
+    ("1,250.5 in all", {"number": 1250.5, "expr": "2*625.25"}, []),
+    ("I don't know that.", {"contains": ["don't know"], "avoids": ["sorry"]}, []),
+    ("pear, Apple", {"alphabetical": True, "items": 2, "each_words": 1}, ["alphabetical"]),
+    ("", {"max_words": 5, "avoids": ["x"]}, ["max_words", "avoids"]),
+    (" \n", {"case": "lower"}, ["case"]),
+])
+def test_rules(text, rules, wrong): assert broken(text, rules) == wrong
+
+
+# the run folder
+
+@pytest.fixture(scope="module")
+def chat_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("chats") / "drills.jsonl"
+    rows = [{"messages": row["messages"]} for row in practice(140)]
+    path.write_text(dumped(*rows))
+    return path
+
+
+def few(data, **more):
+    return Recipe(data=str(data), task="text-generation", epochs=1, batch_size=8, bf16=False,
+                  max_length=96, **more)
+
+
+@pytest.fixture(scope="module")
+def chat_run(chat_file, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "chat"
+    return out, fine_tune(few(chat_file), out, progress=False)
+
+
+def test_a_run_of_conversations(chat_run, chat_file):
+    out, metrics = chat_run
+    assert set(metrics["metrics"]) == {"loss", "perplexity", "bits_per_byte"}
+    gains = {name: scores["model_gain"] for name, scores in metrics["baselines"].items()}
+    assert set(gains) == {"unigrams", "before"} and all(g["low"] > 0 for g in gains.values())
+    card = (out / "README.md").read_text()
+    assert "apply_chat_template" in card and "nats lower than that of the model before" in card
+    assert {p.name for p in out.iterdir()} >= {"scores.png", "lengths.png", "loss.png"}
+    again = evaluate(out, str(chat_file))
+    assert again["n"] == 140 and again["trained_on"] == json.loads(
+        (out / "recipe.json").read_text())["rows"]["train"]
+    (answer,) = predict(out, ["Sort from A to Z: needle, engine"])
+    assert set(answer) == {"text", "answer", "stopped"}
+    same = compare(out, out, str(chat_file))
+    assert same["difference"]["loss"]["value"] == 0 and "can't tell" in same["verdict"]
+
+
+def test_the_template_is_served_as_it_was_trained(chat_run):
+    from transformers import AutoTokenizer
+    out, _ = chat_run
+    saved = AutoTokenizer.from_pretrained(out / "model")
+    assert saved.chat_template == PLAIN_TEMPLATE
+    done = run_course("chat", out, "--max-new-tokens", "8", input="Where is Nadia?\n/quit\n")
+    assert done.returncode == 0 and "no chat template" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_resumed_to_the_bit(chat_run, chat_file, tmp_path):
+    "Cut off after some steps and gone on with, the run ends with the same weights."
+    import safetensors.torch as safe
+    out, _ = chat_run
+    real, calls = training.take_step, []
+
+    def until_the_fifth(loop):
+        calls.append(1)
+        if len(calls) == 6: raise KeyboardInterrupt
+        real(loop)
+        training.save(loop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "take_step", until_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(few(chat_file), tmp_path / "run", progress=False)
+    fine_tune(few(chat_file), tmp_path / "run", resume=True, progress=False)
+    one, other = (safe.load_file(place / "model/model.safetensors")
+                  for place in (out, tmp_path / "run"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_run_of_plain_texts(tmp_path):
+    texts = [f"{row['messages'][0]['content']} {'and so on ' * (i % 60)}"
+             for i, row in enumerate(practice(80))]
+    (tmp_path / "texts.jsonl").write_text(dumped(*[{"text": text} for text in texts]))
+    out = tmp_path / "run"
+    metrics = fine_tune(few(tmp_path / "texts.jsonl", lora_rank=4), out, progress=False)
+    assert metrics["baselines"]["before"]["model_gain"]["low"] > 0
+    assert metrics["metrics"]["bits_per_byte"]["value"] < 8
+    (answer,) = predict(out, ["Nadia is at the"])
+    assert answer["answer"] and (out / "adapter").is_dir()
+    done = run_course("chat", out, input="Hi\n")
+    assert done.returncode == 2 and "has no chat template" in done.stderr
+
+
+def test_a_bad_file_leaves_nothing_behind(tmp_path):
+    (tmp_path / "bad.jsonl").write_text(dumped(GOOD, talk(ASKED, ("tool", "3"), SAID)))
+    before = sorted(tmp_path.rglob("*"))
+    done = run_course("fine-tune", "--task", "text-generation", "--data", tmp_path / "bad.jsonl",
+                      "--out", tmp_path / "run")
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if "bad.jsonl:2" in line]
+    assert "a tool turn – leave such conversations out" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+# the panel
+
+def test_panel(plain_tokenizer):
+    tokenizer = with_template(plain_tokenizer, CHATML)
+    panel = ChatPanel(small("llama").eval(), tokenizer)
+    panel.ask("  ")
+    assert panel.messages == [] and panel.thread is None
+    panel.field.value = "Is <b> a tag?"
+    panel.send.click()
+    panel.thread.join()
+    asked, answered = panel.messages
+    assert asked["content"] == "Is <b> a tag?" and answered["role"] == "assistant"
+    assert "Is &lt;b&gt; a tag?" in panel.view.value and panel.field.value == ""
+    panel.ask("word " * 400)
+    panel.thread.join()
+    assert "tokens" in panel.messages[-1]["content"] and not panel.send.disabled
+    panel.clear.click()
+    assert panel.messages == [] and "Is" not in panel.view.value
