@@ -6,7 +6,7 @@
 __all__ = ['PLAIN_TEMPLATE', 'COLUMNS', 'NAMES', 'PARTS', 'ONE_CLASS', 'CHAT', 'FEATURES', 'SCORES', 'PEOPLE', 'PLACES', 'WORDS',
            'COMMON', 'ENGLISH', 'RULES', 'CHAT_USE', 'TASKS', 'RECORDS', 'render', 'answer_spans', 'token_labels',
            'chat_row', 'check_end', 'fitting_row', 'chat_features', 'with_targets', 'as_messages', 'fault_of_turn',
-           'fault_of', 'chats_of', 'chat_columns', 'texts_of', 'is_chat', 'rows_of', 'read_file', 'read_splits',
+           'fault_of', 'chat_columns', 'chats_of', 'texts_of', 'is_chat', 'rows_of', 'read_file', 'read_splits',
            'read_hub_splits', 'cut', 'make_features', 'text_windows', 'Surprise', 'target_bytes', 'counted', 'measure',
            'loss_of', 'perplexity_of', 'bits_of', 'lower_is_better', 'score_surprise', 'look_up', 'in_order',
            'practice', 'end_tokens', 'write_answers', 'last_questions', 'word_list', 'line_list', 'bullet_list',
@@ -15,7 +15,7 @@ __all__ = ['PLAIN_TEMPLATE', 'COLUMNS', 'NAMES', 'PARTS', 'ONE_CLASS', 'CHAT', '
            'transcript', 'ChatPanel', 'compare_surprise', 'draw_surprise', 'answer_texts', 'surprise_verdict',
            'describe_speaker', 'as_they_are', 'no_classes', 'read_more', 'run_instruction', 'held_out_numbers']
 
-# %% ../nbs/16_instruction.ipynb #3f6ef066
+# %% ../nbs/16_instruction.ipynb #78a572bf
 import html, json, random, re, threading, warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -45,7 +45,7 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import fit, pick_device
 
-# %% ../nbs/16_instruction.ipynb #82079eff
+# %% ../nbs/16_instruction.ipynb #98983571
 PLAIN_TEMPLATE = """{% for message in messages %}{% if message.role == 'assistant' %}assistant:\
 {% generation %} {{ message.content | trim }}{{ eos_token }}{% endgeneration %}
 {% else %}{{ message.role }}: {{ message.content | trim }}
@@ -55,7 +55,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list, opening: bool = F
     "A conversation as the template writes it; with `opening`, up to where an answer begins."
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opening)
 
-# %% ../nbs/16_instruction.ipynb #855cecb5
+# %% ../nbs/16_instruction.ipynb #7d75646c
 def answer_spans(tokenizer: PreTrainedTokenizerBase, messages: list) -> list: # of (start, end)
     """Which characters of the rendered conversation the model is to write.
 
@@ -73,7 +73,7 @@ def answer_spans(tokenizer: PreTrainedTokenizerBase, messages: list) -> list: # 
         spans.append((len(before), len(behind)))
     return spans
 
-# %% ../nbs/16_instruction.ipynb #c4b8322a
+# %% ../nbs/16_instruction.ipynb #756f003f
 def token_labels(tokenizer: PreTrainedTokenizerBase, text: str, spans: list) -> dict:
     "`input_ids`, and `labels` that are -100 for tokens outside the spans (in characters)."
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -84,7 +84,7 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, text: str, spans: list) -> 
         labels.append(token if inside else -100)
     return {"input_ids": found["input_ids"], "labels": labels}
 
-# %% ../nbs/16_instruction.ipynb #ba49e54a
+# %% ../nbs/16_instruction.ipynb #5adc443a
 def chat_row(tokenizer: PreTrainedTokenizerBase, messages: list) -> dict: # input_ids, labels
     """A conversation as the loop reads it: the answers are targets, all else is -100.
 
@@ -98,7 +98,7 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, messages: list) -> dict: # inpu
     ids, mask = found["input_ids"], found["assistant_masks"]
     return {"input_ids": ids, "labels": [token if m else -100 for token, m in zip(ids, mask)]}
 
-# %% ../nbs/16_instruction.ipynb #19aa4baf
+# %% ../nbs/16_instruction.ipynb #31a2696d
 def check_end(tokenizer: PreTrainedTokenizerBase) -> None:
     "Raise InputError for a template whose end of an answer is no target, or no single token."
     asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -109,7 +109,7 @@ def check_end(tokenizer: PreTrainedTokenizerBase) -> None:
     problem = "has no special token at the end of an answer: the model would never learn to stop"
     raise InputError(f"the chat template – {problem} – write eos_token inside the answer")
 
-# %% ../nbs/16_instruction.ipynb #11b312b8
+# %% ../nbs/16_instruction.ipynb #27e49b0c
 def fitting_row(tokenizer: PreTrainedTokenizerBase, messages: list,
                 max_length: int, # in tokens
                ) -> dict: # input_ids, labels; perhaps without a target
@@ -122,7 +122,7 @@ def fitting_row(tokenizer: PreTrainedTokenizerBase, messages: list,
         row = chat_row(tokenizer, head + turns)
     return {name: values[:max_length] for name, values in row.items()}
 
-# %% ../nbs/16_instruction.ipynb #bf4b1242
+# %% ../nbs/16_instruction.ipynb #a1207e5d
 def chat_features(rows: Dataset, tokenizer: PreTrainedTokenizerBase,
                   max_length: int) -> list: # of rows with input_ids and labels
     "All conversations as the loop reads them, in their order."
@@ -139,7 +139,7 @@ def with_targets(rows: list, max_length: int) -> list:
     if gone: warnings.warn(f"{what}; they are left out", stacklevel=2)
     return kept
 
-# %% ../nbs/16_instruction.ipynb #c6e56e8c
+# %% ../nbs/16_instruction.ipynb #236a514e
 COLUMNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles
 
@@ -147,6 +147,7 @@ def as_messages(row: dict): # a list of {"role", "content"}, if the row is in or
     "The conversation of a row in any of the three forms; nothing is checked."
     column = next((name for name in COLUMNS if name in row), None)
     if column is None:
+        if "instruction" not in row: return None
         asked = [row.get("instruction"), row.get("input") or None]
         texts = [part for part in asked if part is not None]
         question = "\n\n".join(texts) if all(isinstance(t, str) for t in texts) else texts
@@ -158,7 +159,7 @@ def as_messages(row: dict): # a list of {"role", "content"}, if the row is in or
     return [{"role": role, "content": turn.get(what), "calls": turn.get("tool_calls")}
             for role, turn in zip(roles, turns)]
 
-# %% ../nbs/16_instruction.ipynb #1601611b
+# %% ../nbs/16_instruction.ipynb #a78faf84
 def fault_of_turn(message: dict, before: str | None, # the role of the turn before
                  ) -> str | None:
     "What is wrong with a turn – and what to do, or None."
@@ -178,6 +179,7 @@ def fault_of_turn(message: dict, before: str | None, # the role of the turn befo
     if role == "assistant" and before != "user": return "an answer to nothing – begin with the user"
     return None
 
+# %% ../nbs/16_instruction.ipynb #2d3cfd5a
 def fault_of(messages) -> str | None:
     "What is wrong with a conversation – and what to do, or None."
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
@@ -192,21 +194,8 @@ def fault_of(messages) -> str | None:
         return f"the last turn is the {before}'s: nothing to learn – add the answer or take it out"
     return None
 
-# %% ../nbs/16_instruction.ipynb #627f5291
+# %% ../nbs/16_instruction.ipynb #44aad7c4
 PARTS = ("train", "validation", "test")
-
-def chats_of(rows: list) -> Dataset: # text, messages, kind, part, rules
-    "Conversations from (place, row) pairs; InputError with each row that can't be used."
-    found, problems = [], []
-    for place, row in rows:
-        messages, part = as_messages(row), row.get("part") or ""
-        fault = fault_of(messages) or fault_of_rules(row)
-        if not fault and part not in ("", *PARTS):
-            fault = f"the part {str(part)[:40]!r} – write train, validation or test"
-        if fault: problems.append(f"{place} – {fault}")
-        else: found.append(chat_columns(messages, row, part))
-    if problems: raise InputError(*problems[:MAX_PROBLEMS])
-    return Dataset.from_list(found, features=CHAT)
 
 ONE_CLASS = ClassLabel(names=["row"]) # `split` keeps the shares of classes; here is one
 CHAT = Features(text=Value("string"), kind=Value("string"), part=Value("string"),
@@ -221,7 +210,21 @@ def chat_columns(messages: list, row: dict, part: str) -> dict:
             "rules": json.dumps(rules),
             "messages": [{name: m[name] for name in ("role", "content")} for m in messages]}
 
-# %% ../nbs/16_instruction.ipynb #7116f812
+# %% ../nbs/16_instruction.ipynb #5d41fab0
+def chats_of(rows: list) -> Dataset: # text, messages, kind, part, rules
+    "Conversations from (place, row) pairs; InputError with each row that can't be used."
+    found, problems = [], []
+    for place, row in rows:
+        messages, part = as_messages(row), row.get("part") or ""
+        fault = fault_of(messages) or fault_of_rules(row)
+        if not fault and part not in ("", *PARTS):
+            fault = f"the part {str(part)[:40]!r} – write train, validation or test"
+        if fault: problems.append(f"{place} – {fault}")
+        else: found.append(chat_columns(messages, row, part))
+    if problems: raise InputError(*problems[:MAX_PROBLEMS])
+    return Dataset.from_list(found, features=CHAT)
+
+# %% ../nbs/16_instruction.ipynb #77f59f10
 def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part
     "Plain texts from (place, row) pairs; InputError with each row that has none."
     columns = list(rows[0][1])
@@ -242,6 +245,7 @@ def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return Dataset.from_list(found)
 
+# %% ../nbs/16_instruction.ipynb #caac81e4
 def is_chat(rows: Dataset) -> bool:
     "Whether rows are conversations, and not plain texts."
     return "messages" in rows.column_names
@@ -253,12 +257,13 @@ def rows_of(rows: list, name: str, text: str | None = None) -> Dataset:
     chats = columns & {*COLUMNS} or {"instruction", "output"} <= columns
     return chats_of(rows) if chats and not text else texts_of(rows, name, text)
 
-# %% ../nbs/16_instruction.ipynb #87e1f142
+# %% ../nbs/16_instruction.ipynb #0ff8f590
 def read_file(path, text: str | None = None, # the column of plain texts
               encoding: str | None = None, delimiter: str | None = None) -> Dataset:
     "The conversations or plain texts of a file; InputError with file, row and what to do."
     return rows_of(read_rows(path, encoding, delimiter), str(path), text)
 
+# %% ../nbs/16_instruction.ipynb #8ed264de
 def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
     "The rows of a recipe. A column `part` says which split a row belongs to, if there is one."
     form = recipe["text"], recipe["encoding"], recipe["delimiter"]
@@ -272,7 +277,7 @@ def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps te
                                         " – give files of one form")
     return splits if "validation" in splits else cut(splits, recipe["seed"])
 
-# %% ../nbs/16_instruction.ipynb #c480b757
+# %% ../nbs/16_instruction.ipynb #7484917a
 def read_hub_splits(name: str, text: str | None) -> DatasetDict:
     "The splits of a hub data set; InputError if it can't be had or has no training part."
     found = ask_hub(name)
@@ -283,6 +288,7 @@ def read_hub_splits(name: str, text: str | None) -> DatasetDict:
              for part in PARTS if part in found}
     return DatasetDict({part: rows_of(rows, name, text) for part, rows in named.items()})
 
+# %% ../nbs/16_instruction.ipynb #766be2d4
 def cut(splits: DatasetDict, seed: int) -> DatasetDict:
     "Parts as the column `part` says; else a seeded cut with copies on one side."
     rows, rest = splits["train"], {k: v for k, v in splits.items() if k != "train"}
@@ -296,7 +302,7 @@ def cut(splits: DatasetDict, seed: int) -> DatasetDict:
     parts = split(Dataset.from_dict(numbered).cast_column("label", ONE_CLASS), seed, shares)
     return DatasetDict({**{k: rows.select(part["row"][:]) for k, part in parts.items()}, **rest})
 
-# %% ../nbs/16_instruction.ipynb #e7e2d76d
+# %% ../nbs/16_instruction.ipynb #12a42277
 def make_features(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
                   max_length: int) -> DatasetDict: # input_ids, labels, row
     """What the loop reads: conversations with answers as targets, or texts in windows.
@@ -313,6 +319,7 @@ def make_features(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
         made[name] = Dataset.from_list(found, features=FEATURES)
     return DatasetDict(made)
 
+# %% ../nbs/16_instruction.ipynb #917d6480
 FEATURES = Features(input_ids=List(Value("int32")), labels=List(Value("int32")), row=Value("int32"))
 
 def text_windows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, size: int) -> list:
@@ -325,7 +332,7 @@ def text_windows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, size: int) -
             found.append({"input_ids": part, "labels": part, "row": number})
     return found
 
-# %% ../nbs/16_instruction.ipynb #eeaed96b
+# %% ../nbs/16_instruction.ipynb #91c6749e
 @dataclass(frozen=True)
 class Surprise:
     "How surprised a model was at rows, and what it read of them."
@@ -339,6 +346,7 @@ def target_bytes(rows: Dataset) -> np.ndarray: # (rows,)
     return np.array([sum(len(m["content"].encode()) for m in messages if m["role"] == "assistant")
                      for messages in rows["messages"]])
 
+# %% ../nbs/16_instruction.ipynb #fc4b880c
 def counted(found: np.ndarray, rows: Dataset, features: Dataset) -> np.ndarray: # (rows, 3)
     "Nats and targets of windows, added up for the rows that they come from, and bytes."
     total = np.zeros((len(rows), 2))
@@ -351,7 +359,7 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Da
     found = negative_log_likelihoods(model, features)
     return Surprise(counted(found, rows, features), features, tokenizer)
 
-# %% ../nbs/16_instruction.ipynb #b6b027ae
+# %% ../nbs/16_instruction.ipynb #159202cf
 def loss_of(counts: np.ndarray) -> float:
     "Nats for each target."
     return counts[:, 0].sum() / counts[:, 1].sum()
@@ -373,7 +381,7 @@ def lower_is_better(found: dict) -> dict:
         scores["model_gain"] = {"value": -gain["value"], "low": -gain["high"], "high": -gain["low"]}
     return found
 
-# %% ../nbs/16_instruction.ipynb #6a58b760
+# %% ../nbs/16_instruction.ipynb #484e5f86
 def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe: dict) -> dict:
     "Loss, perplexity, bits a byte; beside them token counts of `train`, and the model before."
     others = {}
@@ -388,7 +396,7 @@ def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe
         others["before"] = measure(before, found.tokenizer, rows, found.features).counts
     return lower_is_better(score_counts(SCORES, found.counts, others))
 
-# %% ../nbs/16_instruction.ipynb #8abaab5f
+# %% ../nbs/16_instruction.ipynb #35a9c9a2
 PEOPLE = "Aisha Bruno Chen Dalia Emre Freya Goran Hana Iker Jana Kofi Leila Marek Nadia".split()
 PLACES = "bakery library harbour museum market chapel station school mill garden".split()
 WORDS = "anchor candle dragon engine feather hammer kettle lantern needle parrot ribbon".split()
@@ -409,6 +417,7 @@ def in_order(rng: random.Random) -> list: # of (question, answer)
     first = (f"Sort from A to Z: {', '.join(words)}", ", ".join(ordered))
     return [first, ("And the last one?", ordered[-1])] if rng.random() < 0.5 else [first]
 
+# %% ../nbs/16_instruction.ipynb #45879545
 def practice(n: int, seed: int = 0) -> Dataset: # text, messages, rules
     "Conversations by rule, half of them about a small text, half about the alphabet."
     rng = random.Random(seed)
@@ -420,13 +429,14 @@ def practice(n: int, seed: int = 0) -> Dataset: # text, messages, rules
         rows.append((f"practice:{i}", {"messages": messages, "check": {"equals": turns[-1][1]}}))
     return chats_of(rows)
 
-# %% ../nbs/16_instruction.ipynb #5f380635
+# %% ../nbs/16_instruction.ipynb #3f6944c9
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list: # of ids
     "What ends an answer: the tokenizer's end token, and those that the model brings."
     own = model.generation_config.eos_token_id
     found = own if isinstance(own, list) else [own]
     return sorted({*found, tokenizer.eos_token_id} - {None})
 
+# %% ../nbs/16_instruction.ipynb #4b64d730
 @torch.inference_mode()
 def write_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
@@ -451,11 +461,12 @@ def write_answers(
             found[i] = {"answer": text.strip(), "stopped": stop is not None}
     return found
 
+# %% ../nbs/16_instruction.ipynb #66ab9541
 def last_questions(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list: # of lists of ids
     "Each conversation up to its last answer, which is opened."
     return [chat_ids(tokenizer, messages[:-1]) for messages in rows["messages"]]
 
-# %% ../nbs/16_instruction.ipynb #69363bbf
+# %% ../nbs/16_instruction.ipynb #52ce363b
 def word_list(text: str) -> list: return [w for w in text.split() if re.search(r"\w", w)]
 def line_list(text: str) -> list: return [line for line in text.split("\n") if line.strip()]
 def bullet_list(text: str) -> list: return [l[2:] for l in line_list(text) if l.startswith("- ")]
@@ -486,7 +497,7 @@ def as_json(text: str):
     try: return json.loads(text)
     except (ValueError, RecursionError): return None
 
-# %% ../nbs/16_instruction.ipynb #fe60d0fd
+# %% ../nbs/16_instruction.ipynb #cca022fc
 COMMON = {name: set(words.split()) for name, words in {
     "en": "the and is are of to a in it you your for with that on not at be this have i was we",
     "de": "der die das und ist ich nicht ein eine mit zu den auf sie es wo bitte von für im dem"
@@ -505,7 +516,7 @@ def language_of(text: str) -> str | None: # en, de, fr, es
     if not counts[best]: return None
     return "en" if ENGLISH & set(words) else best
 
-# %% ../nbs/16_instruction.ipynb #cab2ec4a
+# %% ../nbs/16_instruction.ipynb #a222fe0d
 RULES = { # name: (answer, what the rule says) -> whether it is kept
     "max_words": lambda text, n: len(word_list(text)) <= n,
     "words": lambda text, n: len(word_list(text)) == n,
@@ -554,7 +565,7 @@ def fault_of_rules(row: dict) -> str | None:
         if unknown: return f"the rule {unknown[0]!r} – is not known – there are {', '.join(RULES)}"
     return None
 
-# %% ../nbs/16_instruction.ipynb #f5c1d7f3
+# %% ../nbs/16_instruction.ipynb #f63ab482
 def kept_rules(rows: Dataset, answers: list) -> np.ndarray: # of bool, for the rows with rules
     "Whether each answer keeps all rules of its row; rows without rules are passed over."
     rules = map(json.loads, rows["rules"])
@@ -565,7 +576,7 @@ def share(hits) -> dict: # value, low, high
     low, high = wilson_interval(int(np.sum(hits)), len(hits))
     return {"value": float(np.mean(hits)), "low": low, "high": high}
 
-# %% ../nbs/16_instruction.ipynb #0eae532a
+# %% ../nbs/16_instruction.ipynb #6502263e
 def overlap(answer: str, reference: str) -> float: # 0 to 1
     "F1 of the words that two texts share, case and marks aside; more words alone don't help."
     first, second = (Counter(re.findall(r"\w+", text.lower())) for text in (answer, reference))
@@ -578,6 +589,7 @@ def judge(row: dict, first: str, second: str) -> int: # 1, -1, or 0 for a draw
     marks = [(not broken(a, rules), round(overlap(a, written), 6)) for a in (first, second)]
     return (marks[0] > marks[1]) - (marks[0] < marks[1])
 
+# %% ../nbs/16_instruction.ipynb #d3e6103d
 def side_by_side(rows: Dataset, first: list, second: list, # answers of two models
                  judge=judge, # (row, answer, answer) -> 1, 0 or -1
                  seed: int = 0) -> dict: # wins, draws, losses, rate
@@ -596,7 +608,7 @@ def side_by_side(rows: Dataset, first: list, second: list, # answers of two mode
     rate = {"value": wins / decided if decided else 0.5, "low": low, "high": high}
     return {"wins": wins, "draws": found[0], "losses": losses, "rate": rate}
 
-# %% ../nbs/16_instruction.ipynb #6977fb8c
+# %% ../nbs/16_instruction.ipynb #fdd8d078
 def transcript(messages: list) -> str: # HTML
     "A conversation as it is read: who spoke stands in front, and in words, not in colour alone."
     who = {"system": "Rules", "user": "You", "assistant": "Model"}
@@ -608,6 +620,7 @@ def transcript(messages: list) -> str: # HTML
                      f'white-space:pre-wrap"><b>{name}:</b> {text}</p>')
     return f'<div role="log" aria-label="Conversation">{"".join(lines)}</div>'
 
+# %% ../nbs/16_instruction.ipynb #3cd9d478
 class ChatPanel:
     "A field to write in, the conversation above it, and how bold the answers may be."
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -652,7 +665,7 @@ class ChatPanel:
         self.show([*asked, {"role": "assistant", "content": answer}])
         self.send.disabled = False
 
-# %% ../nbs/16_instruction.ipynb #c0942fb0
+# %% ../nbs/16_instruction.ipynb #001b1f72
 def compare_surprise(rows: Dataset, found: tuple, names: tuple) -> dict:
     "Two models on the same rows: scores, paired differences, and what they allow to say."
     first, second = (one.counts for one in found)
@@ -668,7 +681,7 @@ def compare_surprise(rows: Dataset, found: tuple, names: tuple) -> dict:
     return {"n": len(rows), "first": both["metrics"], "second": other, "difference": {name: gap},
             "verdict": verdict}
 
-# %% ../nbs/16_instruction.ipynb #cbe1ed3c
+# %% ../nbs/16_instruction.ipynb #b4b13b97
 def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure, alt text)}
     "How the loss is spread over rows, and whether it goes with their length."
     counts = found.counts[found.counts[:, 1] > 0]
@@ -686,7 +699,7 @@ def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure
     return {"scores": (spread, f"Histogram of the loss of {n} rows, {mean:.2f} nats over all."),
             "lengths": (lengths, f"Loss against length of {n} rows.")}
 
-# %% ../nbs/16_instruction.ipynb #6bbcc2a2
+# %% ../nbs/16_instruction.ipynb #6e7f5dd1
 def answer_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: dict,
                  texts: list, batch_size: int) -> list: # of {"text", "answer", "stopped"}
     "An answer to each text as a first message; its continuation if there is no chat template."
@@ -696,6 +709,7 @@ def answer_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rec
     found = write_answers(model, tokenizer, prompts, batch_size=batch_size)
     return [{"text": text, **one} for text, one in zip(texts, found)]
 
+# %% ../nbs/16_instruction.ipynb #20b0ce31
 def surprise_verdict(metrics: dict) -> str: # a sentence, or nothing
     "Whether the model is less surprised than the one before and than token counts."
     sentences = []
@@ -708,7 +722,7 @@ def surprise_verdict(metrics: dict) -> str: # a sentence, or nothing
                          f"not to be told from that of {who}")
     return f"Its loss is {', '.join(sentences)}." if sentences else ""
 
-# %% ../nbs/16_instruction.ipynb #f681078d
+# %% ../nbs/16_instruction.ipynb #dc22c9ca
 CHAT_USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("model")
@@ -729,6 +743,7 @@ def describe_speaker(recipe: dict, metrics: dict) -> dict: # what the card says,
             " exponential. `before` is the model that it was made from, `unigrams` counts tokens.")
     return {"does": does, "use": CHAT_USE}
 
+# %% ../nbs/16_instruction.ipynb #935ec73c
 def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
     "There are no classes to be put in order."
     return splits
@@ -746,14 +761,14 @@ def read_more(recipe: dict, data: str, names: list) -> tuple: # (name of the spl
     form = recipe["text"], recipe["encoding"], recipe["delimiter"]
     return Path(data).name, read_file(find_file(data), *form)
 
-# %% ../nbs/16_instruction.ipynb #64a0cc68
+# %% ../nbs/16_instruction.ipynb #c10a3ef7
 TASKS = {"text-generation": RunTask(
     text_generation, read=read_splits, read_more=read_more, classes=no_classes,
     match=as_they_are, features=make_features, metrics={}, predict=measure, score=score_surprise,
     compare=compare_surprise, figures=draw_surprise, answer=answer_texts,
     verdict=surprise_verdict, card=describe_speaker)}
 
-# %% ../nbs/16_instruction.ipynb #1b162924
+# %% ../nbs/16_instruction.ipynb #c3bd3101
 def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2
     "Fine-tune smollm2 on the shipped chat by LoRA or in full; held-out numbers before and after."
     model, tokenizer = load("smollm2", "text-generation", seed=seed)
@@ -775,6 +790,7 @@ def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2
             **{f"gain_{k}": round(v, 4) for k, v in gain.items()},
             "seconds": round(history["seconds"].iloc[-1])}
 
+# %% ../nbs/16_instruction.ipynb #62de1dbd
 def held_out_numbers(model, tokenizer, rows: Dataset, features: Dataset) -> dict:
     "Loss on answers, rules kept, answers that ended; and the counts behind the loss."
     with sixteen_bits():

@@ -243,6 +243,7 @@ BAD = {
     "not JSON": (dumped(GOOD) + "{'messages': []}\n", ":2 – not JSON: "),
     "no object": ("3\n", ":1 – int where an object with columns is expected"),
     "empty": ("\n", " – is empty – "),
+    "no turns at all": (dumped(GOOD, {"text": "Hi"}), ":2 – no list of turns but 'None' – write"),
     "second form": (dumped(GOOD, {"instruction": "a", "output": ""}), ":2 – turn 2: an empty turn"),
 }
 
@@ -307,7 +308,7 @@ def numbers_talk(n, rules=True):
 def test_the_oldest_turns_go_first(rules, plain_tokenizer):
     tokenizer = with_template(plain_tokenizer, CHATML)
     messages = numbers_talk(6, rules)
-    for max_length in range(8, 260):
+    for max_length in range(30, 260):
         row = fitting_row(tokenizer, messages, max_length)
         assert len(row["input_ids"]) == len(row["labels"]) <= max_length
         text = tokenizer.decode(row["input_ids"])
