@@ -148,11 +148,12 @@ def test_templates_that_trl_patches(name, plain_tokenizer, thousand, tmp_path):
 
 def test_tokens_across_the_border(plain_tokenizer):
     "A token that begins in the question and ends in the answer is a target, as in the library."
-    text = "ab two cd"
+    text = "Where is Nadia? At the library."
     ids = plain_tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
-    start = ids["offset_mapping"][1][0] + 1
-    row = token_labels(plain_tokenizer, text, [(start, start + 1)])
-    assert [label != -100 for label in row["labels"]][:3] == [False, True, False]
+    places = ids["offset_mapping"]
+    i, start = next((i, start) for i, (start, end) in enumerate(places) if end - start > 2)
+    row = token_labels(plain_tokenizer, text, [(start + 1, start + 2)])
+    assert [k for k, label in enumerate(row["labels"]) if label != -100] == [i]
 
 
 def test_a_template_that_changes_its_past(plain_tokenizer):
