@@ -164,8 +164,8 @@ def test_a_template_that_changes_its_past(plain_tokenizer):
 
 
 @pytest.mark.parametrize("template", [
-    CHATML.replace("+ '<|im_end|>\\n' }}{% endgeneration %}",
-                   "}}{% endgeneration %}{{ '<|im_end|>\\n' }}"),
+    CHATML.replace("+ '<|im_end|>\n' }}{% endgeneration %}",
+                   "}}{% endgeneration %}{{ '<|im_end|>\n' }}"),
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"])
 def test_an_end_that_is_not_learnt_is_refused(template, plain_tokenizer):
@@ -366,7 +366,7 @@ def test_packed_is_padded(family, plain_tokenizer):
 
 
 def test_windows_guess_each_token_once(plain_tokenizer):
-    texts = Dataset.from_dict({"text": ["one two three four five " * n for n in (1, 7, 30)]})
+    texts = Dataset.from_dict({"text": ["one two three four five " * n for n in (1, 3, 7)]})
     (whole,) = make_features(DatasetDict(rows=texts), plain_tokenizer, 256).values()
     (cut,) = make_features(DatasetDict(rows=texts), plain_tokenizer, 16).values()
     guessed = [0] * 3
