@@ -451,8 +451,8 @@ def chat_file(tmp_path_factory):
 
 
 def few(data, **more):
-    return Recipe(data=str(data), task="text-generation", epochs=1, batch_size=8, bf16=False,
-                  max_length=96, **more)
+    return Recipe(data=str(data), task="text-generation", epochs=2, batch_size=8, bf16=False,
+                  max_length=96, learning_rate=2e-3, **more)
 
 
 @pytest.fixture(scope="module")
