@@ -70,6 +70,7 @@ def plain_tokenizer():
     texts = [m["content"] for row in practice(200) for m in row["messages"]]
     bpe.train_from_iterator([*texts, "\n\n  \n 漢字 привет 🙂 don't  I'll"] * 2, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", pad_token="<pad>",
+                                   bos_token="<bos>",
                                    additional_special_tokens=SPECIAL[2:], model_max_length=256)
 
 
@@ -161,6 +162,13 @@ def test_a_template_that_changes_its_past(plain_tokenizer):
     tokenizer = with_template(plain_tokenizer, last_only)
     with pytest.raises(InputError, match="writes a turn differently .* – put {% generation %}"):
         answer_spans(tokenizer, practice(2)[1]["messages"] * 2)
+
+
+def test_a_template_that_refuses(plain_tokenizer):
+    refusing = "{{ raise_exception('System role not supported') }}"
+    tokenizer = with_template(plain_tokenizer, refusing)
+    with pytest.raises(InputError, match="refuses a conversation .*not supported.* – leave such"):
+        chat_row(tokenizer, practice(2)[1]["messages"])
 
 
 @pytest.mark.parametrize("template", [
