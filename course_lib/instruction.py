@@ -15,7 +15,7 @@ __all__ = ['COMMON', 'ENGLISH', 'RULES', 'PLAIN_TEMPLATE', 'COLUMNS', 'NAMES', '
            'transcript', 'ChatPanel', 'compare_surprise', 'draw_surprise', 'answer_texts', 'surprise_verdict',
            'describe_speaker', 'as_they_are', 'no_classes', 'read_more', 'run_instruction', 'held_out_numbers']
 
-# %% ../nbs/16_instruction.ipynb #7d3d33e7
+# %% ../nbs/16_instruction.ipynb #7dce6d1f
 import html, json, random, re, threading, warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -46,7 +46,7 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import fit, pick_device
 
-# %% ../nbs/16_instruction.ipynb #a8a57be1
+# %% ../nbs/16_instruction.ipynb #2e47c443
 def word_list(text: str) -> list: return [w for w in text.split() if re.search(r"\w", w)]
 def line_list(text: str) -> list: return [line for line in text.split("\n") if line.strip()]
 def bullet_list(text: str) -> list: return [l[2:] for l in line_list(text) if l.startswith("- ")]
@@ -77,7 +77,7 @@ def as_json(text: str):
     try: return json.loads(text)
     except (ValueError, RecursionError): return None
 
-# %% ../nbs/16_instruction.ipynb #8c0a076a
+# %% ../nbs/16_instruction.ipynb #30b18e1b
 COMMON = {name: set(words.split()) for name, words in {
     "en": "the and is are of to a in it you your for with that on not at be this have i was we",
     "de": "der die das und ist ich nicht ein eine mit zu den auf sie es wo bitte von für im dem"
@@ -96,7 +96,7 @@ def language_of(text: str) -> str | None: # en, de, fr, es
     if not counts[best]: return None
     return "en" if ENGLISH & set(words) else best
 
-# %% ../nbs/16_instruction.ipynb #69c70b3f
+# %% ../nbs/16_instruction.ipynb #bf19ea87
 RULES = { # name: (answer, what the rule says) -> whether it is kept
     "max_words": lambda text, n: len(word_list(text)) <= n,
     "words": lambda text, n: len(word_list(text)) == n,
@@ -145,7 +145,7 @@ def fault_of_rules(row: dict) -> str | None:
         if unknown: return f"the rule {unknown[0]!r} – is not known – there are {', '.join(RULES)}"
     return None
 
-# %% ../nbs/16_instruction.ipynb #a60c4955
+# %% ../nbs/16_instruction.ipynb #ab7048c4
 PLAIN_TEMPLATE = """{% for message in messages %}{% if message.role == 'assistant' %}assistant:\
 {% generation %} {{ message.content | trim }}{{ eos_token }}{% endgeneration %}
 {% else %}{{ message.role }}: {{ message.content | trim }}
@@ -159,7 +159,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list, opening: bool = F
         advice = "leave such conversations out, or mend the template"
         raise InputError(f"the chat template – refuses a conversation ({e}) – {advice}") from None
 
-# %% ../nbs/16_instruction.ipynb #93f89163
+# %% ../nbs/16_instruction.ipynb #b3694f68
 def answer_spans(tokenizer: PreTrainedTokenizerBase, messages: list) -> list: # of (start, end)
     """Which characters of the rendered conversation the model is to write.
 
@@ -177,7 +177,7 @@ def answer_spans(tokenizer: PreTrainedTokenizerBase, messages: list) -> list: # 
         spans.append((len(before), len(behind)))
     return spans
 
-# %% ../nbs/16_instruction.ipynb #fa0ec5b0
+# %% ../nbs/16_instruction.ipynb #9940cadf
 def token_labels(tokenizer: PreTrainedTokenizerBase, text: str, spans: list) -> dict:
     "`input_ids`, and `labels` that are -100 for tokens outside the spans (in characters)."
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -188,7 +188,7 @@ def token_labels(tokenizer: PreTrainedTokenizerBase, text: str, spans: list) -> 
         labels.append(token if inside else -100)
     return {"input_ids": found["input_ids"], "labels": labels}
 
-# %% ../nbs/16_instruction.ipynb #e06fffda
+# %% ../nbs/16_instruction.ipynb #9c396474
 def chat_row(tokenizer: PreTrainedTokenizerBase, messages: list) -> dict: # input_ids, labels
     """A conversation as the loop reads it: the answers are targets, all else is -100.
 
@@ -202,7 +202,7 @@ def chat_row(tokenizer: PreTrainedTokenizerBase, messages: list) -> dict: # inpu
     ids, mask = found["input_ids"], found["assistant_masks"]
     return {"input_ids": ids, "labels": [token if m else -100 for token, m in zip(ids, mask)]}
 
-# %% ../nbs/16_instruction.ipynb #acc7c9e5
+# %% ../nbs/16_instruction.ipynb #79478737
 def check_end(tokenizer: PreTrainedTokenizerBase) -> None:
     "Raise InputError for a template whose end of an answer is no target, or no single token."
     asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -213,7 +213,7 @@ def check_end(tokenizer: PreTrainedTokenizerBase) -> None:
     problem = "has no special token at the end of an answer: the model would never learn to stop"
     raise InputError(f"the chat template – {problem} – write eos_token inside the answer")
 
-# %% ../nbs/16_instruction.ipynb #2eda50f8
+# %% ../nbs/16_instruction.ipynb #a11600e6
 def fitting_row(tokenizer: PreTrainedTokenizerBase, messages: list,
                 max_length: int, # in tokens
                ) -> dict: # input_ids, labels; perhaps without a target
@@ -226,7 +226,7 @@ def fitting_row(tokenizer: PreTrainedTokenizerBase, messages: list,
         row = chat_row(tokenizer, head + turns)
     return {name: values[:max_length] for name, values in row.items()}
 
-# %% ../nbs/16_instruction.ipynb #71e19948
+# %% ../nbs/16_instruction.ipynb #d836c399
 def chat_features(rows: Dataset, tokenizer: PreTrainedTokenizerBase,
                   max_length: int) -> list: # of rows with input_ids and labels
     "All conversations as the loop reads them, in their order."
@@ -243,7 +243,7 @@ def with_targets(rows: list, max_length: int) -> list:
     if gone: warnings.warn(f"{what}; they are left out", stacklevel=2)
     return kept
 
-# %% ../nbs/16_instruction.ipynb #4ce804b1
+# %% ../nbs/16_instruction.ipynb #efd67842
 COLUMNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles
 
@@ -263,7 +263,7 @@ def as_messages(row: dict): # a list of {"role", "content"}, if the row is in or
     return [{"role": role, "content": turn.get(what), "calls": turn.get("tool_calls")}
             for role, turn in zip(roles, turns)]
 
-# %% ../nbs/16_instruction.ipynb #8a90ca79
+# %% ../nbs/16_instruction.ipynb #c5caf3a4
 def fault_of_turn(message: dict, before: str | None, # the role of the turn before
                  ) -> str | None:
     "What is wrong with a turn – and what to do, or None."
@@ -283,7 +283,7 @@ def fault_of_turn(message: dict, before: str | None, # the role of the turn befo
     if role == "assistant" and before != "user": return "an answer to nothing – begin with the user"
     return None
 
-# %% ../nbs/16_instruction.ipynb #97b51157
+# %% ../nbs/16_instruction.ipynb #4ac2f038
 def fault_of(messages) -> str | None:
     "What is wrong with a conversation – and what to do, or None."
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
@@ -298,7 +298,7 @@ def fault_of(messages) -> str | None:
         return f"the last turn is the {before}'s: nothing to learn – add the answer or take it out"
     return None
 
-# %% ../nbs/16_instruction.ipynb #936732a5
+# %% ../nbs/16_instruction.ipynb #25f15642
 PARTS = ("train", "validation", "test")
 
 ONE_CLASS = ClassLabel(names=["row"]) # `split` keeps the shares of classes; here is one
@@ -314,7 +314,7 @@ def chat_columns(messages: list, row: dict, part: str) -> dict:
             "rules": json.dumps(rules),
             "messages": [{name: m[name] for name in ("role", "content")} for m in messages]}
 
-# %% ../nbs/16_instruction.ipynb #348275c6
+# %% ../nbs/16_instruction.ipynb #054be282
 def chats_of(rows: list) -> Dataset: # text, messages, kind, part, rules
     "Conversations from (place, row) pairs; InputError with each row that can't be used."
     found, problems = [], []
@@ -328,7 +328,7 @@ def chats_of(rows: list) -> Dataset: # text, messages, kind, part, rules
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return Dataset.from_list(found, features=CHAT)
 
-# %% ../nbs/16_instruction.ipynb #e8eb1ef1
+# %% ../nbs/16_instruction.ipynb #ac57ed9a
 def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part
     "Plain texts from (place, row) pairs; InputError with each row that has none."
     columns = list(rows[0][1])
@@ -349,7 +349,7 @@ def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return Dataset.from_list(found)
 
-# %% ../nbs/16_instruction.ipynb #bfdedec7
+# %% ../nbs/16_instruction.ipynb #b7ecbdc6
 def is_chat(rows: Dataset) -> bool:
     "Whether rows are conversations, and not plain texts."
     return "messages" in rows.column_names
@@ -361,13 +361,13 @@ def rows_of(rows: list, name: str, text: str | None = None) -> Dataset:
     chats = columns & {*COLUMNS} or {"instruction", "output"} <= columns
     return chats_of(rows) if chats and not text else texts_of(rows, name, text)
 
-# %% ../nbs/16_instruction.ipynb #d0d88fbb
+# %% ../nbs/16_instruction.ipynb #508cf24b
 def read_file(path, text: str | None = None, # the column of plain texts
               encoding: str | None = None, delimiter: str | None = None) -> Dataset:
     "The conversations or plain texts of a file; InputError with file, row and what to do."
     return rows_of(read_rows(path, encoding, delimiter), str(path), text)
 
-# %% ../nbs/16_instruction.ipynb #f0cfeb60
+# %% ../nbs/16_instruction.ipynb #3d976d5e
 def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
     "The rows of a recipe. A column `part` says which split a row belongs to, if there is one."
     form = recipe["text"], recipe["encoding"], recipe["delimiter"]
@@ -381,7 +381,7 @@ def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps te
                                         " – give files of one form")
     return splits if "validation" in splits else cut(splits, recipe["seed"])
 
-# %% ../nbs/16_instruction.ipynb #7fc02e08
+# %% ../nbs/16_instruction.ipynb #3a2417cb
 def read_hub_splits(name: str, text: str | None) -> DatasetDict:
     "The splits of a hub data set; InputError if it can't be had or has no training part."
     found = ask_hub(name)
@@ -392,7 +392,7 @@ def read_hub_splits(name: str, text: str | None) -> DatasetDict:
              for part in PARTS if part in found}
     return DatasetDict({part: rows_of(rows, name, text) for part, rows in named.items()})
 
-# %% ../nbs/16_instruction.ipynb #8cdfdb14
+# %% ../nbs/16_instruction.ipynb #65d94fed
 def cut(splits: DatasetDict, seed: int) -> DatasetDict:
     "Parts as the column `part` says; else a seeded cut with copies on one side."
     rows, rest = splits["train"], {k: v for k, v in splits.items() if k != "train"}
@@ -406,7 +406,7 @@ def cut(splits: DatasetDict, seed: int) -> DatasetDict:
     parts = split(Dataset.from_dict(numbered).cast_column("label", ONE_CLASS), seed, shares)
     return DatasetDict({**{k: rows.select(part["row"][:]) for k, part in parts.items()}, **rest})
 
-# %% ../nbs/16_instruction.ipynb #a006d112
+# %% ../nbs/16_instruction.ipynb #5c2d9c0a
 def make_features(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
                   max_length: int) -> DatasetDict: # input_ids, labels, row
     """What the loop reads: conversations with answers as targets, or texts in windows.
@@ -423,7 +423,7 @@ def make_features(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
         made[name] = Dataset.from_list(found, features=FEATURES)
     return DatasetDict(made)
 
-# %% ../nbs/16_instruction.ipynb #3738ee72
+# %% ../nbs/16_instruction.ipynb #e895bdec
 FEATURES = Features(input_ids=List(Value("int32")), labels=List(Value("int32")), row=Value("int32"))
 
 def text_windows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, size: int) -> list:
@@ -434,7 +434,7 @@ def text_windows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, size: int) -
         found += [{**window, "row": number} for window in windows]
     return found
 
-# %% ../nbs/16_instruction.ipynb #ebb2e10b
+# %% ../nbs/16_instruction.ipynb #c71b8d74
 @dataclass(frozen=True)
 class Surprise:
     "How surprised a model was at rows, and what it read of them."
@@ -448,7 +448,7 @@ def target_bytes(rows: Dataset) -> np.ndarray: # (rows,)
     return np.array([sum(len(m["content"].encode()) for m in messages if m["role"] == "assistant")
                      for messages in rows["messages"]])
 
-# %% ../nbs/16_instruction.ipynb #2c68edb7
+# %% ../nbs/16_instruction.ipynb #c76eebba
 def counted(found: np.ndarray, rows: Dataset, features: Dataset) -> np.ndarray: # (rows, 3)
     "Nats and targets of windows, added up for the rows that they come from, and bytes."
     total = np.zeros((len(rows), 2))
@@ -461,7 +461,7 @@ def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Da
     found = negative_log_likelihoods(model, features)
     return Surprise(counted(found, rows, features), features, tokenizer)
 
-# %% ../nbs/16_instruction.ipynb #55d48b54
+# %% ../nbs/16_instruction.ipynb #1d7a5b02
 def loss_of(counts: np.ndarray) -> float:
     "Nats for each target."
     return counts[:, 0].sum() / counts[:, 1].sum()
@@ -483,7 +483,7 @@ def lower_is_better(found: dict) -> dict:
         scores["model_gain"] = {"value": -gain["value"], "low": -gain["high"], "high": -gain["low"]}
     return found
 
-# %% ../nbs/16_instruction.ipynb #da4ad765
+# %% ../nbs/16_instruction.ipynb #5db3bd62
 def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe: dict) -> dict:
     "Loss, perplexity, bits a byte; beside them token counts of `train`, and the model before."
     others = {}
@@ -498,7 +498,7 @@ def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe
         others["before"] = measure(before, found.tokenizer, rows, found.features).counts
     return lower_is_better(score_counts(SCORES, found.counts, others))
 
-# %% ../nbs/16_instruction.ipynb #77a8ce8f
+# %% ../nbs/16_instruction.ipynb #0c10ba4f
 PEOPLE = "Aisha Bruno Chen Dalia Emre Freya Goran Hana Iker Jana Kofi Leila Marek Nadia".split()
 PLACES = "bakery library harbour museum market chapel station school mill garden".split()
 WORDS = "anchor candle dragon engine feather hammer kettle lantern needle parrot ribbon".split()
@@ -519,7 +519,7 @@ def in_order(rng: random.Random) -> list: # of (question, answer)
     first = (f"Sort from A to Z: {', '.join(words)}", ", ".join(ordered))
     return [first, ("And the last one?", ordered[-1])] if rng.random() < 0.5 else [first]
 
-# %% ../nbs/16_instruction.ipynb #1f42d8bf
+# %% ../nbs/16_instruction.ipynb #873c68ad
 def practice(n: int, seed: int = 0) -> Dataset: # text, messages, rules
     "Conversations by rule, no two alike; half about a small text, half about the alphabet."
     rng, rows = random.Random(seed), {}
@@ -530,14 +530,14 @@ def practice(n: int, seed: int = 0) -> Dataset: # text, messages, rules
         rows[turns[0][0]] = {"messages": messages, "check": {"equals": turns[-1][1]}}
     return chats_of([(f"practice:{i}", row) for i, row in enumerate(rows.values())])
 
-# %% ../nbs/16_instruction.ipynb #7123790f
+# %% ../nbs/16_instruction.ipynb #566e827c
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list: # of ids
     "What ends an answer: the tokenizer's end token, and those that the model brings."
     own = model.generation_config.eos_token_id
     found = own if isinstance(own, list) else [own]
     return sorted({*found, tokenizer.eos_token_id} - {None})
 
-# %% ../nbs/16_instruction.ipynb #cb863b2c
+# %% ../nbs/16_instruction.ipynb #2d05b092
 @torch.inference_mode()
 def write_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
@@ -562,12 +562,12 @@ def write_answers(
             found[i] = {"answer": text.strip(), "stopped": stop is not None}
     return found
 
-# %% ../nbs/16_instruction.ipynb #e47b0b24
+# %% ../nbs/16_instruction.ipynb #dc12e149
 def last_questions(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list: # of lists of ids
     "Each conversation up to its last answer, which is opened."
     return [chat_ids(tokenizer, messages[:-1]) for messages in rows["messages"]]
 
-# %% ../nbs/16_instruction.ipynb #ec8b9f54
+# %% ../nbs/16_instruction.ipynb #df83fc44
 def kept_rules(rows: Dataset, answers: list) -> np.ndarray: # of bool, for the rows with rules
     "Whether each answer keeps all rules of its row; rows without rules are passed over."
     rules = map(json.loads, rows["rules"])
@@ -578,7 +578,7 @@ def share(hits) -> dict: # value, low, high
     low, high = wilson_interval(int(np.sum(hits)), len(hits))
     return {"value": float(np.mean(hits)), "low": low, "high": high}
 
-# %% ../nbs/16_instruction.ipynb #2e1c1e0a
+# %% ../nbs/16_instruction.ipynb #1dc1c15e
 def overlap(answer: str, reference: str) -> float: # 0 to 1
     "F1 of the words that two texts share, case and marks aside; more words alone don't help."
     first, second = (Counter(re.findall(r"\w+", text.lower())) for text in (answer, reference))
@@ -591,7 +591,7 @@ def judge(row: dict, first: str, second: str) -> int: # 1, -1, or 0 for a draw
     marks = [(not broken(a, rules), round(overlap(a, written), 6)) for a in (first, second)]
     return (marks[0] > marks[1]) - (marks[0] < marks[1])
 
-# %% ../nbs/16_instruction.ipynb #355a1d71
+# %% ../nbs/16_instruction.ipynb #90cb9f07
 def side_by_side(rows: Dataset, first: list, second: list, # answers of two models
                  judge=judge, # (row, answer, answer) -> 1, 0 or -1
                  seed: int = 0) -> dict: # wins, draws, losses, rate
@@ -610,7 +610,7 @@ def side_by_side(rows: Dataset, first: list, second: list, # answers of two mode
     rate = {"value": wins / decided if decided else 0.5, "low": low, "high": high}
     return {"wins": wins, "draws": found[0], "losses": losses, "rate": rate}
 
-# %% ../nbs/16_instruction.ipynb #d82c4aed
+# %% ../nbs/16_instruction.ipynb #467595be
 def transcript(messages: list) -> str: # HTML
     "A conversation as it is read: who spoke stands in front, and in words, not in colour alone."
     who = {"system": "Rules", "user": "You", "assistant": "Model"}
@@ -622,7 +622,7 @@ def transcript(messages: list) -> str: # HTML
                      f'white-space:pre-wrap"><b>{name}:</b> {text}</p>')
     return f'<div role="log" aria-label="Conversation">{"".join(lines)}</div>'
 
-# %% ../nbs/16_instruction.ipynb #f9b9e60d
+# %% ../nbs/16_instruction.ipynb #e1c42f49
 class ChatPanel:
     "A field to write in, the conversation above it, and how bold the answers may be."
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase):
@@ -667,7 +667,7 @@ class ChatPanel:
         self.show([*asked, {"role": "assistant", "content": answer}])
         self.send.disabled = False
 
-# %% ../nbs/16_instruction.ipynb #0de602c4
+# %% ../nbs/16_instruction.ipynb #1f2d0373
 def compare_surprise(rows: Dataset, found: tuple, names: tuple) -> dict:
     "Two models on the same rows: scores, paired differences, and what they allow to say."
     first, second = (one.counts for one in found)
@@ -683,7 +683,7 @@ def compare_surprise(rows: Dataset, found: tuple, names: tuple) -> dict:
     return {"n": len(rows), "first": both["metrics"], "second": other, "difference": {name: gap},
             "verdict": verdict}
 
-# %% ../nbs/16_instruction.ipynb #f814d6fe
+# %% ../nbs/16_instruction.ipynb #cdef3211
 def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure, alt text)}
     "How the loss is spread over rows, and whether it goes with their length."
     counts = found.counts[found.counts[:, 1] > 0]
@@ -701,7 +701,7 @@ def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure
     return {"scores": (spread, f"Histogram of the loss of {n} rows, {mean:.2f} nats over all."),
             "lengths": (lengths, f"Loss against length of {n} rows.")}
 
-# %% ../nbs/16_instruction.ipynb #eb63071a
+# %% ../nbs/16_instruction.ipynb #cbffc50b
 def answer_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: dict,
                  texts: list, batch_size: int) -> list: # of {"text", "answer", "stopped"}
     "An answer to each text as a first message; its continuation if there is no chat template."
@@ -711,7 +711,7 @@ def answer_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rec
     found = write_answers(model, tokenizer, prompts, batch_size=batch_size)
     return [{"text": text, **one} for text, one in zip(texts, found)]
 
-# %% ../nbs/16_instruction.ipynb #cf3f5df9
+# %% ../nbs/16_instruction.ipynb #a53894eb
 def surprise_verdict(metrics: dict) -> str: # a sentence, or nothing
     "Whether the model is less surprised than the one before and than token counts."
     sentences = []
@@ -724,7 +724,7 @@ def surprise_verdict(metrics: dict) -> str: # a sentence, or nothing
                          f"not to be told from that of {who}")
     return f"Its loss is {', '.join(sentences)}." if sentences else ""
 
-# %% ../nbs/16_instruction.ipynb #1f51796d
+# %% ../nbs/16_instruction.ipynb #aa28dc29
 CHAT_USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("model")
@@ -745,7 +745,7 @@ def describe_speaker(recipe: dict, metrics: dict) -> dict: # what the card says,
             " exponential. `before` is the model that it was made from, `unigrams` counts tokens.")
     return {"does": does, "use": CHAT_USE}
 
-# %% ../nbs/16_instruction.ipynb #054781d0
+# %% ../nbs/16_instruction.ipynb #0e646039
 def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
     "There are no classes to be put in order."
     return splits
@@ -763,14 +763,14 @@ def read_more(recipe: dict, data: str, names: list) -> tuple: # (name of the spl
     form = recipe["text"], recipe["encoding"], recipe["delimiter"]
     return Path(data).name, read_file(find_file(data), *form)
 
-# %% ../nbs/16_instruction.ipynb #b01a46c7
+# %% ../nbs/16_instruction.ipynb #65ed0c1e
 TASKS = {"text-generation": RunTask(
     text_generation, read=read_splits, read_more=read_more, classes=no_classes,
     match=as_they_are, features=make_features, metrics={}, predict=measure, score=score_surprise,
     compare=compare_surprise, figures=draw_surprise, answer=answer_texts,
     verdict=surprise_verdict, card=describe_speaker)}
 
-# %% ../nbs/16_instruction.ipynb #3d7f1ca1
+# %% ../nbs/16_instruction.ipynb #62a3836b
 def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2
     "Fine-tune smollm2 on the shipped chat by LoRA or in full; held-out numbers before and after."
     model, tokenizer = load("smollm2", "text-generation", seed=seed)
@@ -792,7 +792,7 @@ def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2
             **{f"gain_{k}": round(v, 4) for k, v in gain.items()},
             "seconds": round(history["seconds"].iloc[-1])}
 
-# %% ../nbs/16_instruction.ipynb #b8888c55
+# %% ../nbs/16_instruction.ipynb #d7f55ed2
 def held_out_numbers(model, tokenizer, rows: Dataset, features: Dataset) -> dict:
     "Loss on answers, rules kept, answers that ended; and the counts behind the loss."
     with sixteen_bits():
