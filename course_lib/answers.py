@@ -17,7 +17,7 @@ __all__ = ['QUESTION', 'FORM', 'LONGEST', 'WORD', 'NUMBERS', 'SMALL', 'BASELINES
            'describe_answers', 'read_more_questions', 'no_classes', 'as_they_are', 'squad_articles', 'over_articles',
            'look_both_ways', 'train_on_squad', 'run_squad']
 
-# %% ../nbs/13_answers.ipynb #1085a0cb
+# %% ../nbs/13_answers.ipynb #76010b5c
 import html, json, math, os, re, string, time, unicodedata
 from collections import Counter
 from pathlib import Path
@@ -42,13 +42,13 @@ from .show import COLORS, new_figure
 from .tokens import batches, pad_batch
 from .training import Task, fit
 
-# %% ../nbs/13_answers.ipynb #aa2b64c8
+# %% ../nbs/13_answers.ipynb #17c842df
 QUESTION = Features(
     text=Value("string"), id=Value("string"), title=Value("string"), part=Value("string"),
     question=Value("string"), context=Value("string"),
     answers=List(Value("string")), starts=List(Value("int32")))
 
-# %% ../nbs/13_answers.ipynb #09f668d0
+# %% ../nbs/13_answers.ipynb #ec58deb6
 def read_questions(path, # a SQuAD file, or a table with a question, a context and answers
                    text: str | None = None, # names of the first two columns, joined by a comma
                    label: str | None = None, # and of the third
@@ -71,7 +71,7 @@ def whole_object(path, encoding: str | None) -> dict | None:
         raise InputError(f"{path}:{line} – not JSON: {e} – get the file again") from None
     return found if isinstance(found, dict) and "data" in found else None
 
-# %% ../nbs/13_answers.ipynb #8453cffe
+# %% ../nbs/13_answers.ipynb #d70454f0
 def squad_rows(found: dict, name: str) -> list: # of pairs (place, {column: value})
     "The questions of a SQuAD file, each with its article's title and its paragraph's context."
     rows, problems = [], []
@@ -86,7 +86,7 @@ def squad_rows(found: dict, name: str) -> list: # of pairs (place, {column: valu
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return rows
 
-# %% ../nbs/13_answers.ipynb #e386c514
+# %% ../nbs/13_answers.ipynb #ff44cc3a
 def objects_in(found: dict, key: str, place: str, problems: list) -> list: # of (number, object)
     "What is listed under a key; what isn't there, or is no object, is added to the problems."
     listed = found.get(key)
@@ -97,7 +97,7 @@ def objects_in(found: dict, key: str, place: str, problems: list) -> list: # of 
     problems += [f"{place}, {key} {i} – is no object – take it out" for i in wrong]
     return [(i, item) for i, item in enumerate(listed, 1) if i not in wrong]
 
-# %% ../nbs/13_answers.ipynb #12189535
+# %% ../nbs/13_answers.ipynb #73323961
 def renamed(rows: list, name: str, text: str | None, label: str | None) -> list:
     "Rows of a table under the names that are used here; InputError for a missing column."
     own = [*(c.strip() for c in (text or "question,context").split(",")), label or "answers"]
@@ -112,7 +112,7 @@ def renamed(rows: list, name: str, text: str | None, label: str | None) -> list:
     return [(place, {**row, **{new: row.get(old) for new, old in names.items()}})
             for place, row in rows]
 
-# %% ../nbs/13_answers.ipynb #11ad58fe
+# %% ../nbs/13_answers.ipynb #dc580cfe
 def listed_answers(value) -> list | None: # of pairs (text, start); None if it can't be read
     "Answers in any of the ways in which files write them; a start that isn't told is None."
     if isinstance(value, str): value = [value]
@@ -125,7 +125,7 @@ def listed_answers(value) -> list | None: # of pairs (text, start); None if it c
     if not all(isinstance(a, dict) for a in value): return None
     return [(a.get("text"), a.get("answer_start")) for a in value]
 
-# %% ../nbs/13_answers.ipynb #0735f153
+# %% ../nbs/13_answers.ipynb #8d2b3b34
 def to_questions(rows: list, # of pairs (place, {column: value})
                  name: str) -> Dataset:
     "Checked rows; raises InputError with what is wrong with each of them."
@@ -142,7 +142,7 @@ def to_questions(rows: list, # of pairs (place, {column: value})
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return Dataset.from_list(found, features=QUESTION)
 
-# %% ../nbs/13_answers.ipynb #4de0938b
+# %% ../nbs/13_answers.ipynb #fa5f50ff
 def question_row(row: dict, key: str) -> dict:
     "A checked question as a row; `text` tells it from all others."
     question, context = row["question"].strip(), row["context"]
@@ -153,7 +153,7 @@ def question_row(row: dict, key: str) -> dict:
             "title": None if title is None else str(title), "part": row.get("part"),
             "answers": [text for text, _ in pairs], "starts": starts}
 
-# %% ../nbs/13_answers.ipynb #deb85361
+# %% ../nbs/13_answers.ipynb #fbfe08f6
 def question_problem(row: dict) -> str | None:
     "What is wrong with a question or its context, or with the part that it is given to."
     parts = ["question", "context"]
@@ -163,7 +163,7 @@ def question_problem(row: dict) -> str | None:
     if part in (None, "train", "validation", "test"): return None
     return f"its part is {str(part)[:40]!r} – it can be train, validation or test"
 
-# %% ../nbs/13_answers.ipynb #980e141b
+# %% ../nbs/13_answers.ipynb #bb2e31b6
 def answers_problem(row: dict) -> str | None:
     "What is wrong with the answers to a question."
     pairs, impossible = listed_answers(row.get("answers")), row.get("is_impossible")
@@ -176,7 +176,7 @@ def answers_problem(row: dict) -> str | None:
     found = (answer_problem(row["context"], *pair) for pair in pairs)
     return next((problem for problem in found if problem), None)
 
-# %% ../nbs/13_answers.ipynb #5dfd5af1
+# %% ../nbs/13_answers.ipynb #6ecd8079
 def answer_problem(context: str, text, start) -> str | None:
     "What is wrong with an answer: whether it stands where it is said to stand."
     if not isinstance(text, str) or not text.strip():
@@ -196,7 +196,7 @@ def answer_problem(context: str, text, start) -> str | None:
         return f"answer_start {start} counts {unit} – count characters: it is at {meant}"
     return f"the answer {said} is not at {start} – it is at {at}"
 
-# %% ../nbs/13_answers.ipynb #88ab5c18
+# %% ../nbs/13_answers.ipynb #7b0e4fc0
 def counted_in(context: str, places: list) -> dict: # {unit: the same places, counted in it}
     "Places in a text as other programs count them."
     def sizes(encoding, size): return [len(context[:p].encode(encoding)) // size for p in places]
@@ -212,7 +212,7 @@ def near_miss(context: str, text: str) -> str:
         return "it is there with other capitals or white space; copy it letter by letter"
     return "copy it from there, or leave the question without an answer"
 
-# %% ../nbs/13_answers.ipynb #96b59fe7
+# %% ../nbs/13_answers.ipynb #90d90be0
 def split_by_article(rows: Dataset, seed: int = 0,
                      fractions: tuple = (0.7, 0.15, 0.15), # of train, validation and test
                     ) -> DatasetDict:
@@ -221,7 +221,7 @@ def split_by_article(rows: Dataset, seed: int = 0,
     one_class = rows.add_column("label", [0] * len(rows), feature=ClassLabel(names=["question"]))
     return split(one_class, seed, fractions, groups).remove_columns("label")
 
-# %% ../nbs/13_answers.ipynb #d1bcf435
+# %% ../nbs/13_answers.ipynb #89a6925f
 def all_parts(data: str, form: dict) -> dict: # {part: Dataset}
     "A file, or a data set of the hub, in the parts that it says it has; else all as `train`."
     if is_hub_name(data):
@@ -235,7 +235,7 @@ def all_parts(data: str, form: dict) -> dict: # {part: Dataset}
              for name in ("train", "validation", "test")}
     return {name: rows.select(chosen) for name, chosen in parts.items() if chosen}
 
-# %% ../nbs/13_answers.ipynb #28df12b1
+# %% ../nbs/13_answers.ipynb #526728dd
 FORM = ("text", "label", "encoding", "delimiter") # how a file is to be read
 
 def read_question_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
@@ -252,7 +252,7 @@ def read_question_splits(recipe: dict) -> DatasetDict: # train, validation and p
         if recipe[name]: splits[name] = read_questions(find_file(recipe[name]), **form)
     return DatasetDict(splits)
 
-# %% ../nbs/13_answers.ipynb #7243f35c
+# %% ../nbs/13_answers.ipynb #a9af073d
 def marked(context: str, start: int, end: int, signs: tuple = ("【", "】")) -> str:
     "A context with its answer between two signs; as it is, if there is none."
     if start == end: return context
@@ -263,7 +263,7 @@ def marked_html(context: str, start: int, end: int) -> str:
     parts = (html.escape(part) for part in (context[:start], context[start:end], context[end:]))
     return "{}<mark>{}</mark>{}".format(*parts) if start != end else html.escape(context)
 
-# %% ../nbs/13_answers.ipynb #9ae28838
+# %% ../nbs/13_answers.ipynb #13de9a04
 def encode_pair(tokenizer: PreTrainedTokenizerBase, question: str, context: str) -> tuple:
     """Ids before the context, of the context and behind it, and the context's offsets: the
     characters at which its tokens begin and end."""
@@ -280,7 +280,7 @@ def separator(tokenizer: PreTrainedTokenizerBase) -> str:
     of = tokenizer("a", "b").sequence_ids()
     return "" if None in of[of.index(0):of.index(1)] else "\n"
 
-# %% ../nbs/13_answers.ipynb #bd217194
+# %% ../nbs/13_answers.ipynb #4fd702bd
 def cut_windows(tokenizer: PreTrainedTokenizerBase, question: str, context: str,
                 max_length: int) -> list: # of dicts, one a window
     """A question with a context, in pieces that overlap by a third if it is too long for one.
@@ -297,7 +297,7 @@ def cut_windows(tokenizer: PreTrainedTokenizerBase, question: str, context: str,
     return [as_window(tokenizer, before, body[i:i + room], behind, offsets[i:i + room])
             for i in starts]
 
-# %% ../nbs/13_answers.ipynb #4697f8f4
+# %% ../nbs/13_answers.ipynb #b59b3a0f
 def as_window(tokenizer, before: list, body: list, behind: list, offsets: list) -> dict:
     "What the model reads of a window, and what leads back to the text."
     ids = before + body + behind
@@ -308,7 +308,7 @@ def as_window(tokenizer, before: list, body: list, behind: list, offsets: list) 
         window["token_type_ids"] = [0] * len(before) + [1] * (len(ids) - len(before))
     return window
 
-# %% ../nbs/13_answers.ipynb #34521600
+# %% ../nbs/13_answers.ipynb #fcb90db0
 def place_answer(window: dict, answers: list, starts: list) -> tuple: # positions of two tokens
     "First and last token of the first answer that is wholly in a window, else those of `none`."
     begins, ends = window["begins"], window["ends"]
@@ -319,7 +319,7 @@ def place_answer(window: dict, answers: list, starts: list) -> tuple: # position
             return window["first"] + tokens[0], window["first"] + tokens[-1]
     return window["none"], window["none"]
 
-# %% ../nbs/13_answers.ipynb #57a38971
+# %% ../nbs/13_answers.ipynb #8b79786b
 def make_windows(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
                  max_length: int = 256) -> DatasetDict:
     "What the model reads: for each question one window or more, with the tokens to be found."
@@ -332,7 +332,7 @@ def make_windows(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
     return DatasetDict({name: Dataset.from_list(list(windows_of(rows)))
                         for name, rows in splits.items()})
 
-# %% ../nbs/13_answers.ipynb #54fdb643
+# %% ../nbs/13_answers.ipynb #ded1d6b4
 def make_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "Windows as a padded batch; `allowed` are the tokens that may be chosen."
     pad = model.config.pad_token_id
@@ -347,7 +347,7 @@ def make_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the mod
     wanted = {name: torch.tensor([row[name] for row in rows]) for name in ("start", "end")}
     return {k: v.to(model.device) for k, v in {**batch, "allowed": allowed, **wanted}.items()}
 
-# %% ../nbs/13_answers.ipynb #f4e95438
+# %% ../nbs/13_answers.ipynb #47df009d
 def span_logits(model: PreTrainedModel, batch: dict) -> torch.Tensor: # (2, batch, longest)
     "Logits of start and end for each token, -inf where neither may be."
     names = ("input_ids", "attention_mask", "token_type_ids")
@@ -360,7 +360,7 @@ def span_loss(model: PreTrainedModel, batch: dict) -> tuple: # (loss in nats, {}
     wanted = torch.cat([batch["start"], batch["end"]])
     return cross_entropy(span_logits(model, batch).flatten(0, 1), wanted), {}
 
-# %% ../nbs/13_answers.ipynb #1c829505
+# %% ../nbs/13_answers.ipynb #7c72e079
 LONGEST = 30 # tokens of an answer, as in BERT's program for SQuAD
 
 def n_best(starts: torch.Tensor, ends: torch.Tensor, # log-probabilities, (tokens,)
@@ -373,7 +373,7 @@ def n_best(starts: torch.Tensor, ends: torch.Tensor, # log-probabilities, (token
     first, last = possible.nonzero()[best.indices].T.tolist()
     return list(zip(best.values.tolist(), first, last))
 
-# %% ../nbs/13_answers.ipynb #495353cd
+# %% ../nbs/13_answers.ipynb #c3721c27
 @torch.inference_mode()
 def log_probabilities(model: PreTrainedModel, rows, # windows
                       batch_size: int = 64) -> list: # of tensors (2, tokens), on the CPU
@@ -389,13 +389,13 @@ def log_probabilities(model: PreTrainedModel, rows, # windows
     model.train(training)
     return found
 
-# %% ../nbs/13_answers.ipynb #e8c3ee28
+# %% ../nbs/13_answers.ipynb #9e5a38fe
 def best_in_window(window: dict, logs: torch.Tensor, n: int = 1) -> tuple:
     "(the n best spans as (score, first, last) among the context's tokens, score of no answer)"
     inside = slice(window["first"], window["first"] + len(window["begins"]))
     return n_best(*logs[:, inside], n), logs[:, window["none"]].sum().item()
 
-# %% ../nbs/13_answers.ipynb #b5f72b79
+# %% ../nbs/13_answers.ipynb #8173837d
 def predict_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset,
                     windows: Dataset, batch_size: int = 64) -> list: # of dicts, one a question
     """The best span of each question over all of its windows: answer, start, end, score, margin.
@@ -409,7 +409,7 @@ def predict_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         none[window["row"]] = min(none[window["row"]], nothing)
     return [as_answer(*given) for given in zip(rows["context"], spans, none)]
 
-# %% ../nbs/13_answers.ipynb #3fa0582f
+# %% ../nbs/13_answers.ipynb #6636e271
 def as_answer(context: str, spans: list, none: float) -> dict:
     "The best of some spans, without white space at its ends."
     if not spans: return {"answer": "", "start": 0, "end": 0, "score": 0.0, "margin": -math.inf}
@@ -420,7 +420,7 @@ def as_answer(context: str, spans: list, none: float) -> dict:
     return {"answer": text, "start": start, "end": start + len(text),
             "score": math.exp(score), "margin": score - none}
 
-# %% ../nbs/13_answers.ipynb #5fc79c8f
+# %% ../nbs/13_answers.ipynb #93370576
 def normalize(text: str) -> str:
     "Lower case, no ASCII punctuation, no English articles, single spaces (Rajpurkar et al. 2016)."
     kept = "".join(c for c in text.lower() if c not in string.punctuation)
@@ -437,7 +437,7 @@ def word_f1(answer: str, right: str) -> float:
     common = (Counter(ours) & Counter(theirs)).total()
     return 2 * common / (len(ours) + len(theirs))
 
-# %% ../nbs/13_answers.ipynb #fa8c31ea
+# %% ../nbs/13_answers.ipynb #e1c259bd
 def counts(rows: Dataset, answers: list) -> np.ndarray: # (rows, 2): F1, exact match
     'Scores of each answer against the acceptable one that fits best; "" is the answer "none".'
     table = []
@@ -446,7 +446,7 @@ def counts(rows: Dataset, answers: list) -> np.ndarray: # (rows, 2): F1, exact m
         table.append([max(score(answer, a) for a in right) for score in (word_f1, exact_match)])
     return np.array(table)
 
-# %% ../nbs/13_answers.ipynb #04906e12
+# %% ../nbs/13_answers.ipynb #7a3516ab
 WORD = re.compile(r"\w[\w’'-]*")
 NUMBERS = set("""one two three four five six seven eight nine ten eleven twelve twenty thirty forty
     fifty hundred thousand million half first second third fourth fifth""".split())
@@ -468,7 +468,7 @@ def is_content(word: str) -> bool:
     "Whether a word is none of the small words of grammar."
     return word.lower() not in SMALL
 
-# %% ../nbs/13_answers.ipynb #9771c057
+# %% ../nbs/13_answers.ipynb #7a7922d7
 def runs_of(text: str, wanted) -> list: # of texts
     "Runs of words that are wanted, with nothing but a space between them."
     runs, open_until = [], None
@@ -481,7 +481,7 @@ def runs_of(text: str, wanted) -> list: # of texts
             open_until = found.end()
     return [text[start:end] for start, end in runs]
 
-# %% ../nbs/13_answers.ipynb #149a917f
+# %% ../nbs/13_answers.ipynb #68b41d9f
 def first_phrase(question: str, context: str) -> str:
     "The first run of content words, which is often the first noun phrase."
     return next(iter(runs_of(context, is_content)), "")
@@ -494,7 +494,7 @@ def never_an_answer(question: str, context: str) -> str:
     "Nothing, whatever is asked."
     return ""
 
-# %% ../nbs/13_answers.ipynb #658b8920
+# %% ../nbs/13_answers.ipynb #7013c589
 def nearest_run(question: str, context: str) -> str:
     "From the sentence with the most words of the question, a run of the kind that is asked for."
     asked = {word.lower() for word in WORD.findall(question) if is_content(word)}
@@ -509,7 +509,7 @@ def nearest_run(question: str, context: str) -> str:
         if runs: return max(runs, key=len)
     return ""
 
-# %% ../nbs/13_answers.ipynb #c4c2ccbf
+# %% ../nbs/13_answers.ipynb #6b483c35
 BASELINES = {"nearest_run": nearest_run, "longest_name": longest_name,
              "first_phrase": first_phrase, "never_an_answer": never_an_answer}
 
@@ -517,7 +517,7 @@ def baseline_answers(name: str, rows: Dataset) -> list: # of texts
     "What a baseline answers to each question."
     return [BASELINES[name](row["question"], row["context"]) for row in rows]
 
-# %% ../nbs/13_answers.ipynb #e301d45c
+# %% ../nbs/13_answers.ipynb #89674e0f
 def decide(predictions: list, threshold: float = 0.0) -> list: # of dicts
     "Predictions whose answer is None where the margin is below the threshold."
     nothing = {"answer": None, "start": None, "end": None}
@@ -527,7 +527,7 @@ def said(predictions: list) -> list: # of texts
     "What was answered, nothing as an empty text."
     return [p["answer"] or "" for p in predictions]
 
-# %% ../nbs/13_answers.ipynb #15f8f6a4
+# %% ../nbs/13_answers.ipynb #7f1b1db6
 def mean_f1(counts: np.ndarray) -> float:
     "Mean F1 over questions."
     return float(counts[:, 0].mean())
@@ -538,14 +538,14 @@ def mean_exact(counts: np.ndarray) -> float:
 
 SCORES = {"f1": mean_f1, "exact_match": mean_exact}
 
-# %% ../nbs/13_answers.ipynb #51033c58
+# %% ../nbs/13_answers.ipynb #db6fe605
 def score_answers(rows: Dataset, predictions: list, train: Dataset | None = None,
                   recipe: dict | None = None) -> dict: # n, metrics, baselines
     "F1 and exact match of the model and the baselines, with intervals over questions."
     others = {name: counts(rows, baseline_answers(name, rows)) for name in BASELINES}
     return score_counts(SCORES, counts(rows, said(predictions)), others)
 
-# %% ../nbs/13_answers.ipynb #64e13e7e
+# %% ../nbs/13_answers.ipynb #2f56d9c2
 def predict_spans(model: PreTrainedModel, windows) -> tuple: # both (windows, 2)
     "First and last token of the likeliest answer in each window, or of `none`; and the right ones."
     found = []
@@ -557,7 +557,7 @@ def predict_spans(model: PreTrainedModel, windows) -> tuple: # both (windows, 2)
     wanted = [[window["start"], window["end"]] for window in windows]
     return torch.tensor(found), torch.tensor(wanted)
 
-# %% ../nbs/13_answers.ipynb #340634d5
+# %% ../nbs/13_answers.ipynb #f503124a
 def token_f1(spans: torch.Tensor, wanted: torch.Tensor) -> float: # both (windows, 2)
     "Mean F1 of the tokens of two spans."
     common = torch.minimum(spans[:, 1], wanted[:, 1]) - torch.maximum(spans[:, 0], wanted[:, 0]) + 1
@@ -574,7 +574,7 @@ def check_pointer(model: PreTrainedModel, rows) -> None:
 answering = Task("question-answering", span_loss, make_batch, check=check_pointer,
                  predict=predict_spans)
 
-# %% ../nbs/13_answers.ipynb #a7488636
+# %% ../nbs/13_answers.ipynb #72d2ac8f
 ALWAYS, NEVER = -1e6, 1e6 # thresholds below and above all margins
 
 def choose_threshold(rows: Dataset, predictions: list) -> float: # in nats
@@ -586,7 +586,7 @@ def choose_threshold(rows: Dataset, predictions: list) -> float: # in nats
     limits = np.r_[NEVER, (margins[order][1:] + margins[order][:-1]) / 2, ALWAYS]
     return float(limits[np.r_[0, np.cumsum(gain[order])].argmax()])
 
-# %% ../nbs/13_answers.ipynb #d568a949
+# %% ../nbs/13_answers.ipynb #ae43d405
 def settle_threshold(model, tokenizer, rows: Dataset, windows: Dataset) -> None:
     "Choose the threshold on validation questions and keep it in the model's configuration."
     found = predict_answers(model, tokenizer, rows, windows)
@@ -597,7 +597,7 @@ def answer_rows(model, tokenizer, rows: Dataset, windows: Dataset, batch_size: i
     found = predict_answers(model, tokenizer, rows, windows, batch_size)
     return decide(found, getattr(model.config, "no_answer_threshold", 0.0))
 
-# %% ../nbs/13_answers.ipynb #d18c57ae
+# %% ../nbs/13_answers.ipynb #fac460f5
 KINDS = ["right", "partly right", "elsewhere", "missed", "invented"]
 
 def kind_of(accepted: list, answer: str | None, scores: np.ndarray) -> str:
@@ -616,7 +616,7 @@ def plot_kinds(there: dict) -> Figure:
     ax.set(xlabel="questions", title=f"What became of {sum(there.values()):,} questions")
     return fig
 
-# %% ../nbs/13_answers.ipynb #043b9e44
+# %% ../nbs/13_answers.ipynb #272a72e7
 def plot_margins(margins: np.ndarray, has: np.ndarray) -> Figure:
     "The margins of questions with an answer in their text and of those without."
     within = np.clip(margins, -20, 20)
@@ -630,7 +630,7 @@ def plot_margins(margins: np.ndarray, has: np.ndarray) -> Figure:
     ax.legend(frameon=False)
     return fig
 
-# %% ../nbs/13_answers.ipynb #2eb9200b
+# %% ../nbs/13_answers.ipynb #e5e2cc0e
 def draw_answers(rows: Dataset, predictions: list) -> dict: # {file name: (figure, alt text)}
     "What became of the questions, and how sure the model is where it should be and where not."
     table = counts(rows, said(predictions))
@@ -646,7 +646,7 @@ def draw_answers(rows: Dataset, predictions: list) -> dict: # {file name: (figur
     return {"errors": (plot_kinds(there), f"Of {len(rows)} questions: {words}."),
             "scores": (plot_margins(margins, has), alt)}
 
-# %% ../nbs/13_answers.ipynb #eab1bafb
+# %% ../nbs/13_answers.ipynb #0f331765
 def read_pairs(texts: list) -> Dataset:
     "Questions and contexts with a tab between them; raises InputError for a text without both."
     rows = []
@@ -658,7 +658,7 @@ def read_pairs(texts: list) -> Dataset:
         rows.append({"id": str(i), "question": question, "context": context, "answers": []})
     return Dataset.from_list([question_row(row, row["id"]) for row in rows], features=QUESTION)
 
-# %% ../nbs/13_answers.ipynb #db1c365f
+# %% ../nbs/13_answers.ipynb #44f82f80
 def answer_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) -> list: # of dicts
     "Answers to lines of question, tab, context: answer or None, score, start and end."
     rows = read_pairs(texts)
@@ -667,7 +667,7 @@ def answer_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) -
     return [{"question": question, "answer": p["answer"], "score": round(p["score"], 4),
              "start": p["start"], "end": p["end"]} for question, p in zip(rows["question"], found)]
 
-# %% ../nbs/13_answers.ipynb #795f4f8a
+# %% ../nbs/13_answers.ipynb #89ac7d4a
 def compare_answers(rows: Dataset, predictions: list, names: tuple) -> dict:
     "Scores of two models on the same questions, their paired differences, a verdict."
     tables = [counts(rows, said(p)) for p in predictions]
@@ -684,7 +684,7 @@ def compare_answers(rows: Dataset, predictions: list, names: tuple) -> dict:
     return {"n": len(rows), "first": first, "second": second, "difference": difference,
             "verdict": verdict}
 
-# %% ../nbs/13_answers.ipynb #c299b3d1
+# %% ../nbs/13_answers.ipynb #b4c7ef94
 def answers_verdict(metrics: dict) -> str: # a sentence
     "Whether the model is better than the best of the baselines, by the paired difference."
     name = max(metrics["baselines"], key=lambda name: metrics["baselines"][name]["f1"]["value"])
@@ -696,7 +696,7 @@ def answers_verdict(metrics: dict) -> str: # a sentence
         return f"The model loses to a baseline ({plain}), by {points:.1f} points of F1: use that."
     return f"These questions can't tell the model from a baseline ({plain}): don't call it better."
 
-# %% ../nbs/13_answers.ipynb #3e933b2b
+# %% ../nbs/13_answers.ipynb #f96c5a3c
 ANSWERS_USE = """```python
 import torch
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
@@ -722,7 +722,7 @@ def describe_answers(recipe: dict, metrics: dict) -> dict: # what the card says,
     return {"does": "Marks the words of a text that answer a question, or says that none do.",
             "use": ANSWERS_USE.format(max_length=recipe["max_length"])}
 
-# %% ../nbs/13_answers.ipynb #d0735122
+# %% ../nbs/13_answers.ipynb #8a2a60d4
 def read_more_questions(recipe: dict, data: str, names: list) -> tuple: # (name, Dataset)
     "Further questions: a file, or the last part of a data set that has several."
     form = {name: recipe.get(name) for name in FORM}
@@ -731,7 +731,7 @@ def read_more_questions(recipe: dict, data: str, names: list) -> tuple: # (name,
     name = next(name for name in ("test", "validation", "train") if name in parts)
     return name, parts[name]
 
-# %% ../nbs/13_answers.ipynb #7cdfbd58
+# %% ../nbs/13_answers.ipynb #10762d3c
 def no_classes(rows: Dataset) -> dict:
     "Answers are no classes."
     return {}
@@ -746,7 +746,7 @@ TASKS = {"question-answering": RunTask(
     score=score_answers, compare=compare_answers, figures=draw_answers, answer=answer_texts,
     verdict=answers_verdict, card=describe_answers)}
 
-# %% ../nbs/13_answers.ipynb #35d04bd9
+# %% ../nbs/13_answers.ipynb #a8cd1062
 def squad_articles(questions: int, held_out: int, seed: int) -> DatasetDict: # train, validation
     "Questions of the 36 articles to train on, drawn by the seed, and of the other 12."
     folder = os.environ.get("COURSE_REAL_DATA")
@@ -759,7 +759,7 @@ def squad_articles(questions: int, held_out: int, seed: int) -> DatasetDict: # t
     return DatasetDict(train=train.shuffle(seed=seed).select(range(min(questions, len(train)))),
                        validation=rest.shuffle(seed=0).select(range(min(held_out, len(rest)))))
 
-# %% ../nbs/13_answers.ipynb #53b05069
+# %% ../nbs/13_answers.ipynb #154f7933
 def over_articles(rows: Dataset, table: np.ndarray, column: int) -> tuple: # (value, low, high), %
     "A mean over questions in percent; for its interval, whole articles are drawn."
     titles = np.array(rows["title"][:])
@@ -768,7 +768,7 @@ def over_articles(rows: Dataset, table: np.ndarray, column: int) -> tuple: # (va
     def mean(sums): return float(100 * sums[:, 0].sum() / sums[:, 1].sum())
     return mean(sums), *bootstrap_interval(mean, sums)
 
-# %% ../nbs/13_answers.ipynb #06cbf159
+# %% ../nbs/13_answers.ipynb #ff1356ee
 def look_both_ways(model: PreTrainedModel) -> PreTrainedModel: # the same model
     "Let a GPT's attention look ahead as well as back."
     model.config.is_causal = False
@@ -776,7 +776,7 @@ def look_both_ways(model: PreTrainedModel) -> PreTrainedModel: # the same model
         if hasattr(part, "is_causal"): part.is_causal = False
     return model
 
-# %% ../nbs/13_answers.ipynb #674797b4
+# %% ../nbs/13_answers.ipynb #a0b7d836
 def train_on_squad(splits: DatasetDict, model: str, epochs: int, learning_rate: float,
                    lora_rank: int | None, both_ways: bool, seed: int) -> list: # of texts
     "Answers to the validation questions of a model that was trained on the others."
@@ -789,7 +789,7 @@ def train_on_squad(splits: DatasetDict, model: str, epochs: int, learning_rate: 
     found = predict_answers(net, tokenizer, splits["validation"], windows["validation"])
     return [p["answer"] for p in found]
 
-# %% ../nbs/13_answers.ipynb #1f209879
+# %% ../nbs/13_answers.ipynb #520c92b8
 def run_squad(model: str, # or the name of a baseline
               questions: int = 0, epochs: int = 1, learning_rate: float = 0.0,
               lora_rank: int | None = None, both_ways: bool = False, held_out: int = 2544,
@@ -805,7 +805,7 @@ def run_squad(model: str, # or the name of a baseline
         found.update(zip((name, f"{name}_low", f"{name}_high"), (round(v, 1) for v in values)))
     return {**found, "minutes": round((time.perf_counter() - start) / 60, 1)}
 
-# %% ../nbs/13_answers.ipynb #db4440ee
+# %% ../nbs/13_answers.ipynb #3595f40d
 SMOL = {"model": "smollm2", "questions": 3500, "epochs": 1, "learning_rate": 3e-4,
         "lora_rank": 16, "held_out": 500}
 RECORDS = {"squad": (run_squad, [

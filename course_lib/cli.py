@@ -432,9 +432,12 @@ def claims(name: Claim = None,
         print(f"{first['unit']} – {first['verdict']}\n")
 
 # %% ../nbs/c_command_line.ipynb #fa5f2927
+# the module that makes each table
 RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers": "inside",
                "adapters": "quantized", "adapter-rates": "quantized", "merging": "quantized",
-               "contamination": "claims"} # table -> the module that makes it
+               "contamination": "claims", "entity-models": "entities", "wnut17": "entities",
+               "squad": "answers", "summaries": "sequences", "translations": "sequences",
+               "wikitext": "generation", "forgetting": "domain", "instruction": "instruction"}
 
 @app.command()
 def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],
