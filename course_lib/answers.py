@@ -744,7 +744,7 @@ TASKS = {"question-answering": RunTask(
     answering, read=read_question_splits, read_more=read_more_questions, classes=no_classes,
     match=as_they_are, features=make_windows, metrics={"token_f1": token_f1}, predict=answer_rows,
     score=score_answers, compare=compare_answers, figures=draw_answers, answer=answer_texts,
-    verdict=answers_verdict, card=describe_answers)}
+    verdict=answers_verdict, card=describe_answers, settle=settle_threshold)}
 
 # %% ../nbs/13_answers.ipynb #a8cd1062
 def squad_articles(questions: int, held_out: int, seed: int) -> DatasetDict: # train, validation

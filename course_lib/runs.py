@@ -105,10 +105,10 @@ def fine_tune(recipe: Recipe, out, # the run folder
     if recipe.metric_for_best_model not in known:
         raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
     splits, model, tokenizer = prepare(recipe)
+    features = asked.features(splits, tokenizer, recipe.max_length)
     settings = pick_settings(recipe)
     written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
     if resume and exists(out / "README.md"): return read_json_file(out / "metrics.json")
-    features = asked.features(splits, tokenizer, recipe.max_length)
     history = fit(model, features["train"], features["validation"], task=asked.task,
                   settings=settings, metric=asked.metrics, checkpoint=out / "checkpoint",
                   resume=resume, progress=progress)
@@ -116,6 +116,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
     if recipe.lora_rank:
         save_adapter_folder(out / "adapter", model, recipe, written["classes"])
         model = model.merge_and_unload()
+    if asked.settle: asked.settle(model, tokenizer, splits["validation"], features["validation"])
     name, rows = open_test(splits, written)
     predictions = asked.predict(model, tokenizer, rows, features[name])
     metrics = {"split": name, **asked.score(rows, predictions, splits["train"], written)}
@@ -429,6 +430,7 @@ class RunTask:
     answer: Callable # (model, tokenizer, recipe, texts, batch_size) -> dicts
     verdict: Callable # metrics -> a sentence: is it better than the baselines?
     card: Callable # (recipe, metrics) -> {"does", "use"}, Markdown
+    settle: Callable | None = None # (model, tokenizer, rows, features): chosen on validation
 
 # %% ../nbs/06_runs.ipynb #c03523e4
 TASKS = {"text-classification": RunTask(
