@@ -359,8 +359,8 @@ def obstacles(config, task: str, needed: float, memory: float) -> list: # of tex
     "Why a model can't do it."
     found = []
     if task == "text-generation" and config.is_encoder_decoder:
-        found.append("writes answers to a text, but not its continuation:"
-                     " that is summarization or translation")
+        found.append("writes answers to a text, but not its continuation;"
+                     " `load` has no task for that")
     elif task == "text-generation" and taught_to_write(config) is False:
         found.append("was taught to fill blanks, not to go on")
     if needed > memory:

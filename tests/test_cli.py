@@ -386,7 +386,8 @@ def test_a_run_with_lora(tmp_path, data, model):
     plain, _ = load(str(out / "model"), labels=["neg", "pos"])
     # another head: the adapter brings its own
     untouched, tokenizer = load(model, labels=["neg", "pos"], seed=5)
-    assert f"load('{model}', labels=['neg', 'pos'])" in (out / "adapter/README.md").read_text()
+    call = f"load('{model}', task='text-classification', labels=['neg', 'pos'])"
+    assert call in (out / "adapter/README.md").read_text()
     config = json.loads((out / "adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == model
     beside = PeftModel.from_pretrained(untouched, out / "adapter").eval()

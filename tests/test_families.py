@@ -116,9 +116,8 @@ def test_lora_trains_the_head_too_and_its_folder_is_whole(case, tmp_path):
         for p in trained.values(): p.add_(0.1)
     batch = pad_batch(unlabelled(rows)[:6], model.config.pad_token_id)
     wanted = ask(adapted.eval(), batch)
-    save_adapter_folder(
-        tmp_path / "adapter", adapted, Recipe(data="reviews", model=folder, lora_rank=4)
-    )
+    recipe = Recipe(data="reviews", model=folder, lora_rank=4)
+    save_adapter_folder(tmp_path / "adapter", adapted, recipe, dict.fromkeys(LABELS, 1))
     other = peft.PeftModel.from_pretrained(
         load(folder, labels=LABELS, seed=9)[0], tmp_path / "adapter"
     ).eval()
