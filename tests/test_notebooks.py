@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 from conftest import ROOT, roughly_equal
@@ -11,7 +12,7 @@ from conftest import ROOT, roughly_equal
 from course_lib.exercises import find_exercises
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from chapters import module_of, modules, parts
+from chapters import modules
 
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 
@@ -111,17 +112,21 @@ def test_package_comes_from_the_notebooks(tmp_path):
 
 def test_no_chapter_imports_a_later_one():
     package = {p.stem for p in (ROOT / "course_lib").glob("*.py")} - {"__init__", "_modidx"}
-    under = [module_of(path) for path in parts()["Under the hood"]]  # what all chapters use
-    order = [*under, *(name for name in modules() if name not in under)]
-    assert package == set(order)
-    importing = 0
-    for i, name in enumerate(order):
+    pages = modules()
+    assert package == set(pages)
+    imported = {}
+    for name in pages:
         code = (ROOT / f"course_lib/{name}.py").read_text(encoding="utf-8")
-        imported = set(re.findall(r"from (?:course_lib)?\.(\w+) import", code))
-        importing += bool(imported)
-        imported -= {name}                                 # bench starts itself anew
-        assert imported <= set(order[:i]), f"{name} imports {imported - set(order[:i])}"
-    assert importing > len(order) / 2, "does this check still see imports?"
+        found = set(re.findall(r"from (?:course_lib)?\.(\w+) import", code))
+        imported[name] = found - {name}                    # bench starts itself anew
+    assert sum(map(bool, imported.values())) > len(pages) / 2, "does this check see imports?"
+    chapters = [name for name, path in pages.items() if path.name[0].isdigit()]
+    needs = {}                                             # through the appendices, too
+    for name in TopologicalSorter(imported).static_order(): # raises CycleError
+        needs[name] = imported[name].union(*(needs[other] for other in imported[name]))
+    for i, name in enumerate(chapters):
+        later = needs[name] & set(chapters[i + 1:])
+        assert not later, f"{name} imports {later}"
 
 
 def run_one(notebook: dict, folder):
