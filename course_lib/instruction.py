@@ -7,10 +7,10 @@ __all__ = ['PLAIN_TEMPLATE', 'FEATURES', 'SCORES', 'PEOPLE', 'PLACES', 'WORDS', 
            'answer_spans', 'token_labels', 'chat_row', 'end_of_answer', 'fitting_row', 'answer_bytes', 'chat_features',
            'check_targets', 'make_features', 'text_windows', 'Surprise', 'counted', 'measure', 'loss_of',
            'perplexity_of', 'bits_of', 'lower_is_better', 'score_surprise', 'look_up', 'in_order', 'practice',
-           'end_tokens', 'until_end', 'write_batch', 'write_answers', 'last_questions', 'kept_rules', 'share',
-           'overlap', 'judge', 'side_by_side', 'transcript', 'panel_parts', 'arranged', 'ChatPanel', 'answer_in',
-           'settle_end', 'compare_surprise', 'draw_surprise', 'answer_texts', 'surprise_verdict', 'describe_speaker',
-           'as_they_are', 'no_classes', 'run_instruction', 'held_out_numbers']
+           'end_tokens', 'last_questions', 'until_end', 'write_batch', 'write_answers', 'kept_rules', 'share',
+           'overlap', 'judge', 'side_by_side', 'transcript', 'panel_parts', 'arranged', 'lock', 'ChatPanel',
+           'answer_in', 'settle_end', 'compare_surprise', 'draw_surprise', 'answer_texts', 'surprise_verdict',
+           'describe_speaker', 'as_they_are', 'no_classes', 'run_instruction', 'held_out_numbers']
 
 # %% ../nbs/16_instruction.ipynb #7dce6d1f
 import html, json, random, re, threading
@@ -190,6 +190,7 @@ class Surprise:
     features: Dataset # input_ids, labels, bytes, row
     tokenizer: PreTrainedTokenizerBase
 
+# %% ../nbs/16_instruction.ipynb #c76eebba
 def counted(found: np.ndarray, # (windows, 2): nats and targets
             features: Dataset) -> np.ndarray: # (rows, 3)
     "Nats, targets and bytes of windows, added up for the rows that they come from."
@@ -198,7 +199,6 @@ def counted(found: np.ndarray, # (windows, 2): nats and targets
     np.add.at(total, owners, np.column_stack([found, features["bytes"][:]]))
     return total
 
-# %% ../nbs/16_instruction.ipynb #c76eebba
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset,
             features: Dataset) -> Surprise:
     "How surprised a model is at the targets of rows."
@@ -282,6 +282,10 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
     found = own if isinstance(own, list) else [own]
     return sorted({*found, tokenizer.eos_token_id} - {None})
 
+def last_questions(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list: # of lists of ids
+    "Each conversation up to its last answer, which is opened."
+    return [chat_ids(tokenizer, messages[:-1]) for messages in rows["messages"]]
+
 # %% ../nbs/16_instruction.ipynb #2d05b092
 def until_end(ids: list, ends: list) -> tuple: # (ids before the first end token, was there one?)
     "What was written up to where the model stopped."
@@ -318,11 +322,6 @@ def write_answers(
             text = tokenizer.decode(said, skip_special_tokens=True)
             found[i] = {"answer": text.strip(), "stopped": stopped}
     return found
-
-# %% ../nbs/16_instruction.ipynb #dc12e149
-def last_questions(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list: # of lists of ids
-    "Each conversation up to its last answer, which is opened."
-    return [chat_ids(tokenizer, messages[:-1]) for messages in rows["messages"]]
 
 # %% ../nbs/16_instruction.ipynb #df83fc44
 def kept_rules(rows: Dataset, answers: list) -> np.ndarray: # of bool, for the rows with rules
@@ -396,6 +395,10 @@ def arranged(parts: dict): # a widget
     row = w.HBox([parts[name] for name in ("field", "send", "clear")])
     return w.VBox([parts["view"], parts["note"], row, parts["temperature"]])
 
+def lock(parts: dict, busy: bool) -> None:
+    "While an answer is being written, no button does anything."
+    for name in "send", "clear": parts[name].disabled = busy
+
 # %% ../nbs/16_instruction.ipynb #ab586932
 class ChatPanel:
     "A field to write in, the conversation above it, and how bold the answers may be."
@@ -416,18 +419,14 @@ class ChatPanel:
     def ask(self, text: str) -> None:
         "Answer a text, in a thread, so that the words appear one by one."
         if not text.strip() or self.parts["send"].disabled: return
-        self.lock(True)
+        lock(self.parts, True)
         self.parts["field"].value = ""
         self.show([*self.messages, {"role": "user", "content": text}])
         self.thread = threading.Thread(target=answer_in, args=(self,), daemon=True)
         self.thread.start()
 
-    def lock(self, busy: bool) -> None:
-        "Whether an answer is being written, when no button does anything."
-        for name in "send", "clear": self.parts[name].disabled = busy
-
 # %% ../nbs/16_instruction.ipynb #4f886469
-def answer_in(panel: ChatPanel) -> None:
+def answer_in(panel) -> None:
     "Write the answer to the last message of a panel; a question that is too long is taken back."
     asked, pieces, notes = panel.messages, [], []
     def say(piece: str) -> None:
@@ -437,7 +436,7 @@ def answer_in(panel: ChatPanel) -> None:
     try:
         messages = turn(panel.model, panel.tokenizer, asked, say, notes.append, decoding)
         panel.show(messages, note=" ".join(notes))
-    finally: panel.lock(False)
+    finally: lock(panel.parts, False)
 
 # %% ../nbs/16_instruction.ipynb #6f7368a8
 def settle_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset,

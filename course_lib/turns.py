@@ -7,11 +7,11 @@ __all__ = ['NAMES', 'TOOLS', 'COMMON', 'ENGLISH', 'NUMBER_RULES', 'LIST_RULES', 
            'PARTS', 'CHAT', 'ONE_CLASS', 'given', 'as_json', 'as_messages', 'as_message', 'alpaca_messages',
            'fault_of_turn', 'fault_of_content', 'fault_of_order', 'fault_of', 'word_list', 'line_list', 'bullet_list',
            'cell_table', 'numbered_list', 'item_list', 'count_sentences', 'numbers_in', 'language_of', 'is_sorted',
-           'has_keys', 'broken', 'rules_of', 'fault_of_rules', 'chat_columns', 'file_and_row', 'fault_of_part',
-           'chats_of', 'texts_of', 'text_column', 'blocks_of', 'is_chat', 'rows_of', 'read_file', 'own_words',
-           'near_copies', 'cut', 'named_parts', 'read_splits', 'read_hub_splits', 'read_more']
+           'has_keys', 'broken', 'rules_of', 'fault_of_rule', 'fault_of_rules', 'chat_columns', 'fault_of_part',
+           'file_and_row', 'chats_of', 'texts_of', 'text_column', 'blocks_of', 'is_chat', 'rows_of', 'read_file',
+           'own_words', 'near_copies', 'named_parts', 'cut', 'read_splits', 'read_hub_splits', 'read_more']
 
-# %% ../nbs/c_turns.ipynb #2da36b8d
+# %% ../nbs/c_turns.ipynb #3af0d589
 import json, re
 from collections import Counter
 from itertools import groupby
@@ -25,7 +25,7 @@ from course_lib.data import (
 from .errors import InputError
 from .files import find_file, is_hub_name
 
-# %% ../nbs/c_turns.ipynb #ad83310e
+# %% ../nbs/c_turns.ipynb #2671f20d
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles
 
 def given(row: dict, *names: str):
@@ -45,7 +45,7 @@ def as_messages(row: dict): # a list of {"role", "content", "calls"}, if the row
     if not isinstance(turns, list) or not all(isinstance(t, dict) for t in turns): return turns
     return [as_message(turn) for turn in turns]
 
-# %% ../nbs/c_turns.ipynb #d0326566
+# %% ../nbs/c_turns.ipynb #114f1788
 def as_message(turn: dict) -> dict: # role, content, calls
     "A turn under the names that are used here."
     role = given(turn, "role", "from")
@@ -58,7 +58,7 @@ def alpaca_messages(row: dict) -> list: # of two messages
     asked = "\n\n".join(parts) if all(isinstance(part, str) for part in parts) else parts
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": row.get("output")}]
 
-# %% ../nbs/c_turns.ipynb #cad89a27
+# %% ../nbs/c_turns.ipynb #5df5ab4b
 TOOLS = ("tool", "function", "observation", "function_call")
 
 def fault_of_turn(message: dict, before: str | None, # the role of the turn before
@@ -80,7 +80,7 @@ def fault_of_content(content, role: str) -> str | None:
         return "half of a character (a lone surrogate) – write the text out again as UTF-8"
     return None
 
-# %% ../nbs/c_turns.ipynb #4e3ca649
+# %% ../nbs/c_turns.ipynb #377a1510
 def fault_of_order(role: str, before: str | None) -> str | None:
     "What is wrong with a role behind the one before – and what to do, or None."
     if role == "system" and before == "system": return "two system turns – join them into one"
@@ -102,7 +102,7 @@ def fault_of(messages) -> str | None:
     if before == "assistant": return None
     return f"the last turn is the {before}'s: nothing to learn – add the answer or take it out"
 
-# %% ../nbs/c_turns.ipynb #f0f46b3c
+# %% ../nbs/c_turns.ipynb #f1a80d4b
 def word_list(text: str) -> list:
     "The words of a text; marks that stand alone are none."
     return [word for word in text.split() if re.search(r"\w", word)]
@@ -119,7 +119,7 @@ def cell_table(text: str) -> list: # of lists of cells
     "The cells of each line of a Markdown table."
     return [line.strip("| ").split("|") for line in line_list(text)]
 
-# %% ../nbs/c_turns.ipynb #76be72b7
+# %% ../nbs/c_turns.ipynb #c165c9a5
 def numbered_list(text: str) -> list:
     "What stands behind 1., 2., … at the beginning of lines; nothing if a line has another number."
     lines = line_list(text)
@@ -140,7 +140,7 @@ def numbers_in(text: str) -> list:
     "The numbers of a text, without signs; commas may part thousands."
     return [float(n.replace(",", "")) for n in re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", text)]
 
-# %% ../nbs/c_turns.ipynb #525e149a
+# %% ../nbs/c_turns.ipynb #e64f1211
 COMMON = {name: set(words.split()) for name, words in {
     "en": "the and is are of to a in it you your for with that on not at be this have i was we",
     "de": "der die das und ist ich nicht ein eine mit zu den auf sie es wo bitte von für im dem"
@@ -159,7 +159,7 @@ def language_of(text: str) -> str | None: # en, de, fr, es
     if not counts[best]: return None
     return "en" if ENGLISH & set(words) else best
 
-# %% ../nbs/c_turns.ipynb #f114126d
+# %% ../nbs/c_turns.ipynb #acf48d33
 NUMBER_RULES = { # name: (answer, number) -> whether the rule is kept
     "max_words": lambda text, n: len(word_list(text)) <= n,
     "words": lambda text, n: len(word_list(text)) == n,
@@ -176,7 +176,7 @@ NUMBER_RULES = { # name: (answer, number) -> whether the rule is kept
     "table_cols": lambda text, n: {len(row) for row in cell_table(text)} == {n},
     "table_rows": lambda text, n: len(cell_table(text)) - 2 == n}
 
-# %% ../nbs/c_turns.ipynb #bb9caa45
+# %% ../nbs/c_turns.ipynb #50b1701f
 LIST_RULES = { # name: (answer, list) -> whether the rule is kept
     "contains": lambda text, several: all(words in text for words in several),
     "avoids": lambda text, several: not any(w.lower() in text.lower() for w in several),
@@ -196,7 +196,7 @@ OTHER_RULES = {"json": lambda text, value: as_json(text) == value,
 
 RULES = NUMBER_RULES | LIST_RULES | TEXT_RULES | OTHER_RULES
 
-# %% ../nbs/c_turns.ipynb #be01aa2d
+# %% ../nbs/c_turns.ipynb #8adf1939
 def is_sorted(items: list) -> bool:
     "Whether items are in the order of their letters."
     return items == sorted(items)
@@ -212,7 +212,7 @@ def broken(answer: str, rules: dict) -> list: # names of rules
     return [name for name, value in rules.items()
             if name != "expr" and not (text and RULES[name](text, value))]
 
-# %% ../nbs/c_turns.ipynb #437022bc
+# %% ../nbs/c_turns.ipynb #e7f79f86
 KINDS = {"a number": (NUMBER_RULES, (int, float)), "a list": (LIST_RULES, list),
          "a text": (TEXT_RULES, str)}
 
@@ -221,22 +221,27 @@ def rules_of(row: dict) -> dict: # name -> value
     found = {**(row.get("check_every") or {}), **(row.get("check") or {})}
     return {name: value for name, value in found.items() if value is not None}
 
+def fault_of_rule(name: str, value) -> str | None:
+    "What is wrong with a rule – and what to do, or None."
+    if name == "expr": return None
+    if name not in RULES:
+        return f"the rule {name!r} – is not known – there are {', '.join(RULES)}"
+    for kind, (rules, types) in KINDS.items():
+        if name in rules and not isinstance(value, types):
+            return f"the rule {name!r} – can't be tested with {value!r:.40} – give it {kind}"
+    if name != "language" or value in COMMON: return None
+    return f"the language {value!r:.40} – can't be told here – take {', '.join(COMMON)}"
+
+# %% ../nbs/c_turns.ipynb #cfd6f191
 def fault_of_rules(row: dict) -> str | None:
     "What is wrong with a row's rules – and what to do, or None."
     for column in ("check", "check_every"):
         if isinstance(row.get(column), (dict, type(None))): continue
         return f"{column} is no object – write {{rule: value}}, or rename the column"
-    for name, value in rules_of(row).items():
-        if name not in (*RULES, "expr"):
-            return f"the rule {name!r} – is not known – there are {', '.join(RULES)}"
-        kind = next((k for k, (rules, types) in KINDS.items()
-                     if name in rules and not isinstance(value, types)), None)
-        if kind: return f"the rule {name!r} – can't be tested with {value!r:.40} – give it {kind}"
-        if name == "language" and value not in COMMON:
-            return f"the language {value!r:.40} – can't be told here – take {', '.join(COMMON)}"
-    return None
+    faults = [fault_of_rule(name, value) for name, value in rules_of(row).items()]
+    return next(filter(None, faults), None)
 
-# %% ../nbs/c_turns.ipynb #6e93f0aa
+# %% ../nbs/c_turns.ipynb #c97e65d4
 PARTS = ("train", "validation", "test")
 CHAT = Features(text=Value("string"), kind=Value("string"), part=Value("string"),
                 place=Value("string"), rules=Value("string"),
@@ -250,11 +255,7 @@ def chat_columns(place: str, messages: list, row: dict) -> dict:
             "rules": json.dumps(rules_of(row)),
             "messages": [{name: m[name] for name in ("role", "content")} for m in messages]}
 
-def file_and_row(place: str) -> str:
-    "A place without the folders in front: the same wherever the file lies."
-    return re.split(r"[/\\]", place)[-1]
-
-# %% ../nbs/c_turns.ipynb #27351e62
+# %% ../nbs/c_turns.ipynb #647a5f2b
 def fault_of_part(part, named: bool, # whether any row names a part
                  ) -> str | None:
     "What is wrong with the part that a row names, or doesn't – and what to do, or None."
@@ -262,6 +263,11 @@ def fault_of_part(part, named: bool, # whether any row names a part
     said = f"the part {str(part)[:40]!r}" if part else "no part, though other rows name one"
     return f"{said} – write train, validation or test, or rename the column"
 
+def file_and_row(place: str) -> str:
+    "A place without the folders in front: the same wherever the file lies."
+    return re.split(r"[/\\]", place)[-1]
+
+# %% ../nbs/c_turns.ipynb #a6b5fbfc
 def chats_of(rows: list) -> Dataset: # text, kind, part, place, rules, messages
     "Conversations from (place, row) pairs; InputError with each row that can't be used."
     found, problems = [], []
@@ -275,7 +281,7 @@ def chats_of(rows: list) -> Dataset: # text, kind, part, place, rules, messages
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return Dataset.from_list(found, features=CHAT)
 
-# %% ../nbs/c_turns.ipynb #b28e0f22
+# %% ../nbs/c_turns.ipynb #5a69b67d
 def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part, place
     "Plain texts from (place, row) pairs; InputError with each row that has none."
     column = text_column(list(rows[0][1]), name, text)
@@ -290,6 +296,7 @@ def texts_of(rows: list, name: str, text: str | None) -> Dataset: # text, part, 
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return Dataset.from_list(found)
 
+# %% ../nbs/c_turns.ipynb #31185c19
 def text_column(columns: list, name: str, text: str | None) -> str:
     "The column of texts: the one that was named, or one with a usual name. Raises InputError."
     lower = {c.lower(): c for c in reversed(columns)}
@@ -300,7 +307,7 @@ def text_column(columns: list, name: str, text: str | None) -> str:
     wanted = "messages, conversations, instruction with output, nor of texts"
     raise InputError(f"{name} – no column of {wanted}: {have} – rename them, or pass text=NAME")
 
-# %% ../nbs/c_turns.ipynb #0c1ed1b0
+# %% ../nbs/c_turns.ipynb #160f5ffa
 def blocks_of(path, encoding: str | None) -> list: # of pairs (place, {"text"})
     "What empty lines part in a text file; its lines if it has no empty ones between them."
     lines = enumerate(read_text(path, encoding).splitlines(), 1)
@@ -309,7 +316,7 @@ def blocks_of(path, encoding: str | None) -> list: # of pairs (place, {"text"})
     return [(f"{path}:{own[0][0]}", {"text": "\n".join(line for _, line in own)})
             for own in blocks]
 
-# %% ../nbs/c_turns.ipynb #c4dbd028
+# %% ../nbs/c_turns.ipynb #70edc00a
 def is_chat(rows: Dataset) -> bool:
     "Whether rows are conversations, and not plain texts."
     return "messages" in rows.column_names
@@ -328,7 +335,7 @@ def read_file(path, text: str | None = None, # the column of plain texts
     rows = blocks_of(path, encoding) if plain else read_rows(path, encoding, delimiter)
     return rows_of(rows, str(path), text)
 
-# %% ../nbs/c_turns.ipynb #dcae8205
+# %% ../nbs/c_turns.ipynb #9036917a
 def own_words(texts: list) -> list: # of texts
     """Each text without the runs of three words that many texts have, which make up a form.
 
@@ -345,7 +352,7 @@ def own_words(texts: list) -> list: # of texts
         found.append(" ".join(left) or f"row{number}")
     return found
 
-# %% ../nbs/c_turns.ipynb #400f3c78
+# %% ../nbs/c_turns.ipynb #72ce2962
 def near_copies(texts: list) -> list: # of numbers, equal for texts that belong together
     "Groups of texts that are nearly the same, directly or through others."
     from scipy.sparse import coo_array
@@ -355,7 +362,18 @@ def near_copies(texts: list) -> list: # of numbers, equal for texts that belong 
     links = coo_array(([1] * len(pairs), ends), shape=(len(texts), len(texts)))
     return connected_components(links, directed=False)[1].tolist()
 
-# %% ../nbs/c_turns.ipynb #9a71c533
+# %% ../nbs/c_turns.ipynb #8a393f06
+def named_parts(rows: Dataset, name: str) -> dict: # part -> Dataset
+    "Rows in the parts that they name; InputError if one is missing that a run needs."
+    said = rows["part"][:]
+    missing = next((part for part in PARTS[:2] if part not in said), None)
+    if missing:
+        advice = "write it into some rows, or take the column part out"
+        raise InputError(f"{name} – names parts, but none is {missing!r} – {advice}")
+    return {part: rows.select([i for i, own in enumerate(said) if own == part])
+            for part in PARTS if part in said}
+
+# %% ../nbs/c_turns.ipynb #2b647681
 ONE_CLASS = ClassLabel(names=["row"]) # `split` keeps the shares of classes; here is one
 
 def cut(splits: DatasetDict, seed: int, name: str) -> DatasetDict: # name: for messages
@@ -372,17 +390,7 @@ def cut(splits: DatasetDict, seed: int, name: str) -> DatasetDict: # name: for m
         raise InputError(f"{name} – {problem} – add rows, or pass validation=FILE") from None
     return DatasetDict({**{k: rows.select(part["row"][:]) for k, part in parts.items()}, **rest})
 
-def named_parts(rows: Dataset, name: str) -> dict: # part -> Dataset
-    "Rows in the parts that they name; InputError if one is missing that a run needs."
-    said = rows["part"][:]
-    missing = next((part for part in PARTS[:2] if part not in said), None)
-    if missing:
-        advice = "write it into some rows, or take the column part out"
-        raise InputError(f"{name} – names parts, but none is {missing!r} – {advice}")
-    return {part: rows.select([i for i, own in enumerate(said) if own == part])
-            for part in PARTS if part in said}
-
-# %% ../nbs/c_turns.ipynb #075d050e
+# %% ../nbs/c_turns.ipynb #833f57f2
 def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
     "The rows of a recipe. A column `part` says which split a row belongs to, if there is one."
     form = recipe["text"], recipe["encoding"], recipe["delimiter"]
@@ -396,7 +404,7 @@ def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps te
                                         " – give files of one form")
     return splits if "validation" in splits else cut(splits, recipe["seed"], data)
 
-# %% ../nbs/c_turns.ipynb #4e1d3990
+# %% ../nbs/c_turns.ipynb #4cecaaf0
 def read_hub_splits(name: str, text: str | None) -> DatasetDict:
     "The splits of a hub data set; InputError if it can't be had or has no training part."
     found = ask_hub(name)

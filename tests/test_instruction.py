@@ -219,7 +219,7 @@ def test_three_forms_say_the_same(tmp_path):
     found = []
     for name, content in forms.items():
         (tmp_path / name).write_text(content)
-        found.append(read_file(tmp_path / name).to_list())
+        found.append(read_file(tmp_path / name).remove_columns("place").to_list())
     assert found[0] == found[1] == found[2] and found[0][0]["text"] == "Add these.\n\n1, 2"
     (tmp_path / "a.jsonl").write_text(dumped({"instruction": "Sing.", "input": "", "output": "La"}))
     assert read_file(tmp_path / "a.jsonl")[0]["messages"][0]["content"] == "Sing."
