@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'TOOLS', 'COMMON', 'ENGLISH', 'NUMBER_RULES', 'LIST_RULES', 'TEXT_RULES', 'OTHER_RULES', 'RULES', 'KINDS',
-           'PARTS', 'CHAT', 'ONE_CLASS', 'given', 'as_json', 'as_messages', 'as_message', 'alpaca_messages',
+           'PARTS', 'CHAT', 'NUMBERED', 'given', 'as_json', 'as_messages', 'as_message', 'alpaca_messages',
            'fault_of_turn', 'fault_of_content', 'fault_of_order', 'fault_of', 'word_list', 'line_list', 'bullet_list',
            'cell_table', 'numbered_list', 'item_list', 'count_sentences', 'numbers_in', 'language_of', 'is_sorted',
            'has_keys', 'broken', 'rules_of', 'fault_of_rule', 'fault_of_rules', 'chat_columns', 'fault_of_part',
-           'file_and_row', 'chats_of', 'texts_of', 'text_column', 'blocks_of', 'is_chat', 'rows_of', 'read_file',
-           'own_words', 'near_copies', 'named_parts', 'cut', 'read_splits', 'read_hub_splits', 'read_more']
+           'readable', 'file_and_row', 'chats_of', 'texts_of', 'text_column', 'blocks_of', 'is_chat', 'rows_of',
+           'read_file', 'own_words', 'near_copies', 'named_parts', 'cut', 'read_splits', 'read_hub_splits', 'read_more']
 
 # %% ../nbs/c_turns.ipynb #3af0d589
 import json, re
@@ -55,7 +55,8 @@ def as_message(turn: dict) -> dict: # role, content, calls
 def alpaca_messages(row: dict) -> list: # of two messages
     "A question, the instruction with its input in a paragraph of its own, and the answer."
     parts = [part for part in (row["instruction"], row.get("input")) if part not in (None, "")]
-    asked = "\n\n".join(parts) if all(isinstance(part, str) for part in parts) else parts
+    wrong = [part for part in parts if not isinstance(part, str)]
+    asked = wrong[0] if wrong else "\n\n".join(parts)
     return [{"role": "user", "content": asked}, {"role": "assistant", "content": row.get("output")}]
 
 # %% ../nbs/c_turns.ipynb #5df5ab4b
@@ -74,7 +75,7 @@ def fault_of_turn(message: dict, before: str | None, # the role of the turn befo
 
 def fault_of_content(content, role: str) -> str | None:
     "What is wrong with what is said – and what to do, or None."
-    if not isinstance(content, str): return f"no text but {str(content)[:40]!r} – write it out"
+    if not isinstance(content, str): return f"no text but {content!r:.40} – write a text, in quotes"
     if not content.strip(): return f"an empty turn of the {role} – fill it in or take the row out"
     if any("\ud800" <= c <= "\udfff" for c in content):
         return "half of a character (a lone surrogate) – write the text out again as UTF-8"
@@ -250,7 +251,7 @@ CHAT = Features(text=Value("string"), kind=Value("string"), part=Value("string")
 def chat_columns(place: str, messages: list, row: dict) -> dict:
     "What is kept of a row: what the user says identifies it."
     asked = [m["content"] for m in messages if m["role"] == "user"]
-    return {"text": "\n".join(asked), "kind": str(row.get("kind") or ""),
+    return {"text": "\n".join(asked), "kind": readable(row.get("kind")),
             "part": row.get("part") or "", "place": file_and_row(place),
             "rules": json.dumps(rules_of(row)),
             "messages": [{name: m[name] for name in ("role", "content")} for m in messages]}
@@ -262,6 +263,10 @@ def fault_of_part(part, named: bool, # whether any row names a part
     if not named or part in PARTS: return None
     said = f"the part {str(part)[:40]!r}" if part else "no part, though other rows name one"
     return f"{said} – write train, validation or test, or rename the column"
+
+def readable(value) -> str:
+    "A value as a text that can be stored; nothing for nothing."
+    return str(value or "").encode("utf-8", "replace").decode()
 
 def file_and_row(place: str) -> str:
     "A place without the folders in front: the same wherever the file lies."
@@ -374,7 +379,8 @@ def named_parts(rows: Dataset, name: str) -> dict: # part -> Dataset
             for part in PARTS if part in said}
 
 # %% ../nbs/c_turns.ipynb #2b647681
-ONE_CLASS = ClassLabel(names=["row"]) # `split` keeps the shares of classes; here is one
+NUMBERED = Features(text=Value("string"), row=Value("int64"),
+                    label=ClassLabel(names=["row"])) # `split` keeps the shares of classes
 
 def cut(splits: DatasetDict, seed: int, name: str) -> DatasetDict: # name: for messages
     "Parts as the column `part` says; else a seeded cut, with near copies on one side."
@@ -382,8 +388,8 @@ def cut(splits: DatasetDict, seed: int, name: str) -> DatasetDict: # name: for m
     if rows["part"][0]: return DatasetDict({**named_parts(rows, name), **rest})
     shares = (0.85, 0.15, 0) if rest else (0.7, 0.15, 0.15)
     texts = rows["text"][:]
-    numbered = {"text": texts, "label": [0] * len(rows), "row": range(len(rows))}
-    table = Dataset.from_dict(numbered).cast_column("label", ONE_CLASS)
+    columns = {"text": texts, "row": range(len(rows)), "label": [0] * len(rows)}
+    table = Dataset.from_dict(columns, features=NUMBERED)
     try: parts = split(table, seed, shares, near_copies(texts))
     except InputError:
         problem = f"too few different rows ({len(rows)} in all) to cut into parts"

@@ -246,9 +246,9 @@ BAD = {
                ":1 – turn 2: a tool turn – leave such conversations out"),
     "unknown role": (dumped(talk(ASKED, ("bot", "x"))), "turn 2: the role 'bot' – use system"),
     "no role": (dumped({"messages": [{"content": "Hi"}]}), "turn 1: no role – say who speaks"),
-    "no content": (dumped({"messages": [{"role": "user"}]}), "turn 1: no text but 'None' –"),
+    "no content": (dumped({"messages": [{"role": "user"}]}), "turn 1: no text but None –"),
     "parts": (dumped(talk(("user", [{"type": "text", "text": "Hi"}]), SAID)),
-              "turn 1: no text but \"[{'type'"),
+              "turn 1: no text but [{'type'"),
     "blank": (dumped(talk(ASKED, ("assistant", " \n"))), "turn 2: an empty turn of the assist"),
     "open end": (dumped(talk(ASKED, SAID, ASKED)),
                  ":1 – the last turn is the user's: nothing to learn – add the answer"),
@@ -262,7 +262,8 @@ BAD = {
     "rules": (dumped({**GOOD, "check": "short"}), ":1 – check is no object – write {rule: value}"),
     "from": (dumped({"conversations": [{"from": "robot", "value": "x"}]}), "the role 'robot' –"),
     "value": (dumped({"conversations": [{"from": "human", "text": "x"}]}), "turn 1: no text but"),
-    "no output": (dumped({"instruction": "Sing.", "output": None}), "turn 2: no text but 'None'"),
+    "numbers": (dumped({"instruction": 3, "output": 6}), "turn 1: no text but 3 – write a text"),
+    "no output": (dumped({"instruction": "Sing.", "output": None}), "turn 2: no text but None"),
     "empty output": (dumped({"instruction": "Sing.", "output": ""}), "turn 2: an empty turn of"),
     "no instruction": (dumped({"instruction": None, "output": "x"}), "turn 1: an empty turn"),
     "columns": (dumped({"question": "a", "reply": "b"}),
@@ -316,6 +317,17 @@ def test_parquet_keeps_rules_apart(tmp_path):
     found = read_file(tmp_path / "a.parquet")
     assert [json.loads(rules) for rules in found["rules"]] == [row["check"] for row in rows]
     assert found["place"][:] == ["a.parquet, row 1", "a.parquet, row 2"]
+
+
+def test_a_kind_may_be_anything(tmp_path, capfd):
+    rows = [talk(("user", f"What is the number {i} called?"), SAID) for i in range(12)]
+    kinds = [3, True, None, "\ud83d", ["a"], {"b": 1}] * 2
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({**row, "kind": kind}) + "\n"
+                                              for row, kind in zip(rows, kinds)))
+    splits = read_splits(recipe_for(tmp_path / "a.jsonl"))
+    assert {kind for part in splits.values() for kind in part["kind"]} == {
+        "3", "True", "", "?", "['a']", "{'b': 1}"}
+    assert capfd.readouterr().err == "" # no progress bars of what takes no time
 
 
 def test_text_files(tmp_path):
