@@ -2,6 +2,8 @@
 conversation; packed or padded; the end token; judging; the run folder and its commands."""
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -615,6 +617,14 @@ def few(data, **more):
                   max_length=96, learning_rate=2e-3, **more)
 
 
+def run_code(card, folder) -> str:
+    "What the Python code of a card prints."
+    code = re.search(r"```python\n(.*?)```", card, re.S)[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def chat_run(chat_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "chat"
@@ -627,7 +637,8 @@ def test_a_run_of_conversations(chat_run, chat_file):
     gains = {name: scores["model_gain"] for name, scores in metrics["baselines"].items()}
     assert set(gains) == {"unigrams", "before"} and all(g["low"] > 0 for g in gains.values())
     card = (out / "README.md").read_text()
-    assert "apply_chat_template" in card and "nats lower than that of the model before" in card
+    assert "Answers in conversations" in card and "lower than that of the model before" in card
+    assert run_code(card, out)
     assert {p.name for p in out.iterdir()} >= {"scores.png", "lengths.png", "loss.png"}
     again = evaluate(out, str(chat_file))
     assert again["n"] == 140 and again["trained_on"] == json.loads(
@@ -679,6 +690,8 @@ def test_a_run_of_plain_texts(tmp_path):
     metrics = fine_tune(few(tmp_path / "texts.jsonl", lora_rank=4), out, progress=False)
     assert metrics["baselines"]["before"]["model_gain"]["low"] > 0
     assert metrics["metrics"]["bits_per_byte"]["value"] < 8
+    card = (out / "README.md").read_text()
+    assert "Continues texts" in card and "tide" in run_code(card, out)
     (answer,) = predict(out, ["Nadia is at the"])
     assert answer["answer"] and (out / "adapter").is_dir()
     done = run_course("chat", out, input="Hi\n")
