@@ -472,6 +472,7 @@ def draw_surprise(rows: Dataset, found: Surprise) -> dict: # {file name: (figure
     ax.hist(losses, bins=20, color=COLORS[0])
     ax.axvline(mean, color=COLORS[1], label="over all tokens")
     ax.set(xlabel="loss of a row (nats per token)", ylabel="rows", title="Loss, row by row")
+    ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
     lengths, ax = new_figure()
     ax.scatter(counts[:, 1], losses, s=12, color=COLORS[0], alpha=0.6)

@@ -710,6 +710,14 @@ def test_a_bad_file_leaves_nothing_behind(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_question_that_fills_the_row_leaves_nothing_behind(tmp_path):
+    rows = [talk(("user", f"What is {i}? {'word ' * (300 * (i == 3))}"), SAID) for i in range(12)]
+    (tmp_path / "long.jsonl").write_text(dumped(*rows))
+    with pytest.raises(InputError, match="long.jsonl:4 – nothing to learn is left of it in 96 tok"):
+        fine_tune(few(tmp_path / "long.jsonl"), tmp_path / "run", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["long.jsonl"]
+
+
 # the panel
 
 def test_panel(plain_tokenizer):
