@@ -24,13 +24,13 @@ from course_lib.models import load, quiet
 from course_lib.overlap import (ascii_words, bleu, bleu_counts, chrf, chrf_counts, rouge, rouge_l,
                                 rouge_n, words, words_13a)
 from course_lib.packed import unpadded
+from course_lib.pairs import cut, grammar_pairs, read_pair_splits, read_pairs, to_pairs
 from course_lib.recipe import Recipe
 from course_lib.runs import compare, evaluate, fine_tune, predict
-from course_lib.sequences import (beam_search, cross_attention, cut, first_tokens, grammar_pairs,
-                                  greedy, lead, longest_sentence, next_token_scores, pad_labels,
-                                  read_pair_splits, read_pairs, sentences, sequence_batch,
-                                  sequence_features, sequence_loss, sequence_task, shift_right,
-                                  to_pairs, word_for_word, word_table, write)
+from course_lib.sequences import (beam_search, cross_attention, first_tokens, greedy, lead,
+                                  longest_sentence, next_token_scores, pad_labels, sentences,
+                                  sequence_batch, sequence_features, sequence_loss, sequence_task,
+                                  shift_right, word_for_word, word_table, write)
 from course_lib.training import TaskLoss, fit, mean_loss
 
 # scores
