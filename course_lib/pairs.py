@@ -147,7 +147,7 @@ def cut(rows: Dataset, seed: int, with_test: bool) -> DatasetDict:
     shares = (0.7, 0.15, 0.15) if with_test else (0.85, 0.15, 0)
     try: parts = split(labelled, seed, shares, [text_key(target) for target in rows["target"]])
     except InputError:
-        raise InputError(f"the data – {len(rows)} pairs with too few different texts to be cut into"
+        raise InputError(f"the data – too few different sources and targets to be cut into"
                          f" {2 + with_test} parts – add rows, or pass validation=FILE") from None
     return DatasetDict({part: own.remove_columns("label") for part, own in parts.items()})
 

@@ -489,7 +489,7 @@ def describe_texts(kind: Kind, recipe: dict, metrics: dict) -> dict: # Markdown
                                                  longest=MAX_TARGET)}
 
 def no_classes(rows: Dataset) -> dict:
-    "There are none."
+    "Texts have no classes to be counted."
     return {}
 
 def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:

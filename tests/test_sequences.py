@@ -30,7 +30,7 @@ from course_lib.runs import compare, evaluate, fine_tune, predict
 from course_lib.sequences import (beam_search, cross_attention, first_tokens, greedy, lead,
                                   longest_sentence, next_token_scores, pad_labels, sentences,
                                   sequence_batch, sequence_features, sequence_loss, sequence_task,
-                                  shift_right, word_for_word, word_table, write)
+                                  shift_right, tokens_of, word_for_word, word_table, write)
 from course_lib.training import TaskLoss, fit, mean_loss
 
 # scores
@@ -291,6 +291,28 @@ def test_sentences():
         "As in Lee et al. (2016), it works."]
 
 
+@pytest.mark.parametrize("text, first, n", [
+    ("火车晚点了。大家都在等！「好。」他说。", "火车晚点了。", 3),
+    ("Поезд идёт в г. москва. Он опаздывает.", "Поезд идёт в г. москва.", 2),
+    ("रेलगाड़ी लेट है। सब ठीक।", "रेलगाड़ी लेट है।", 2),
+    ("Fährt er? Ähnlich wie gestern.", "Fährt er?", 2),
+    ("🎬. 🎥!", "🎬.", 2)])
+def test_sentences_of_other_scripts(text, first, n):
+    assert sentences(text)[0] == first == lead([text])[0] and len(sentences(text)) == n
+
+
+def test_words_of_a_dictionary():
+    assert tokens_of("Don't — Ms Kim's…") == ["don't", "—", "ms", "kim's", "…"]
+    assert tokens_of("लेट है।") == ["लेट", "है", "।"] and tokens_of("a火车!") == ["a", "火", "车", "!"]
+    assert longest_sentence(["Regen. 大家都没有想到。Ja, ja."]) == ["大家都没有想到。"]
+
+
+def test_a_dictionary_of_very_long_texts():
+    "Every word with every word would be a hundred million links."
+    long = {"text": ["word " * 10_000, "yes"], "target": ["Wort " * 10_000, "ja"]}
+    assert word_table(Dataset.from_dict(long))["yes"] == "ja"
+
+
 def test_a_dictionary_is_found():
     english = ["a cat", "a dog", "the cat", "the dog sleeps"]
     german = ["eine katze", "ein hund", "die katze", "der hund schläft"]
@@ -402,6 +424,58 @@ def test_columns_that_are_not_there(tmp_path):
     with pytest.raises(InputError, match="no column 'englisch'"): read_pairs(path, "englisch")
     with pytest.raises(InputError, match="source and target are both 'german'"):
         read_pairs(path, "german", "german")
+
+
+def test_a_plain_file_alone_and_what_it_advises(tmp_path):
+    path = written(tmp_path, "train.en", "Yes.\rNo.\r")
+    with pytest.raises(InputError, match="pass label=ENDING of train.ENDING"): read_pairs(path)
+    for label in "de", "a/b", ".", "\0":
+        with pytest.raises(InputError, match="must be in a file beside it"):
+            read_pairs(path, label=label)
+    written(tmp_path, "train.de", "\ufeffJa.\r\nNein.\r\n\r\n") # other line ends, a BOM
+    assert read_pairs(path, label="de")["target"][:] == ["Ja.", "Nein."]
+    table = path.rename(tmp_path / "table.tsv")
+    table.write_text(GOOD, encoding="utf-8")
+    assert len(read_pairs(table)) == 40
+
+
+def lines_of(part, n=12):
+    rows = [{"text": f"source {i}", "target": f"target {i}", "part": part(i)} for i in range(n)]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("part", [lambda i: i, lambda i: i if i % 2 else "x", lambda i: [i],
+                                  lambda i: {"a": i}, lambda i: None, lambda i: i / 3])
+def test_a_column_part_of_other_meaning(part, tmp_path):
+    path = written(tmp_path, "own.jsonl", lines_of(part))
+    assert sum(map(len, read_pair_splits({"data": str(path)}).values())) == 12
+
+
+def test_a_column_part_is_kept(tmp_path):
+    "In any spelling of case, and beside a validation file: no test row is learnt."
+    spelt = ["Train", "VALIDATION ", "Test"]
+    path = written(tmp_path, "own.jsonl", lines_of(lambda i: spelt[i % 3]))
+    splits = read_pair_splits({"data": str(path)})
+    assert {part: len(own) for part, own in splits.items()} == dict.fromkeys(splits, 4)
+    more = written(tmp_path, "more.tsv", GOOD)
+    splits = read_pair_splits({"data": str(path), "validation": str(more)})
+    assert {part: len(own) for part, own in splits.items()} == {
+        "train": 4, "validation": 40, "test": 4}
+
+
+def test_a_first_row_without_a_target(tmp_path):
+    path = written(tmp_path, "own.jsonl", '{"text": "A."}\n{"text": "B.", "summary": "C."}\n')
+    with pytest.raises(InputError, match="own.jsonl:1, column 'summary' – no text in this row"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("rows", ["Yes.\tJa.\n", "Yes.\tJa.\n" * 30])
+def test_pairs_that_can_not_be_cut(rows, tmp_path):
+    "One pair, or one again and again; the advice works."
+    path = written(tmp_path, "few.tsv", f"english\tgerman\n{rows}")
+    with pytest.raises(InputError, match="too few different .* cut into 3 parts – add rows, or"):
+        read_pair_splits({"data": str(path)})
+    assert "test" not in read_pair_splits({"data": str(path), "validation": str(path)})
 
 
 def test_a_split_keeps_equal_texts_on_one_side():
