@@ -557,7 +557,7 @@ def test_smollm2_summarises():
 def found(value, low, high, other):
     score = {"value": value, "low": 0, "high": 1}
     gain = {"value": value - other, "low": low, "high": high}
-    return {"metrics": {"chrf": score},
+    return {"n": 40, "metrics": {"chrf": score},
             "baselines": {"copy": {"chrf": {**score, "value": other}, "model_gain": gain}}}
 
 
@@ -565,7 +565,20 @@ def found(value, low, high, other):
     (found(0.5, 0.1, 0.3, 0.3), "better than the baseline copy, by 20.0 points of chrf"),
     (found(0.2, -0.3, -0.1, 0.4), "worse than the baseline copy, by 20.0 points"),
     (found(0.3, -0.1, 0.1, 0.3), "can't tell the model from the baseline copy")])
-def test_verdicts(metrics, said): assert said in sequences.text_verdict(metrics)
+def test_verdicts(metrics, said):
+    "And nothing is said about a few rows, whose interval has no width."
+    assert said in sequences.text_verdict(metrics)
+    assert "scored: 1. That is too few" in sequences.text_verdict({**metrics, "n": 1})
+
+
+@pytest.mark.parametrize("n, said", [(12, "The second run is better on these rows, by 50.0 points"),
+                                     (9, "Rows to compare the two on: 9. That is too few")])
+def test_verdicts_on_two_models(n, said):
+    rows = Dataset.from_dict({"text": ["a"] * n, "target": ["the red cat sat"] * n})
+    texts = ["the blue dog ran"] * n, ["the red cat ran"] * n
+    kind = sequences.KINDS["summarization"]
+    found = sequences.compare_texts(kind, rows, (texts[0], texts[1]), ("a", "b"))
+    assert said in found["verdict"] and found["difference"]["rouge1"]["value"] < 0
 
 
 @pytest.mark.skipif("COURSE_REAL_DATA" not in os.environ, reason="no folder of real data is named")
