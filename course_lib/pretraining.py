@@ -88,12 +88,13 @@ def family_tokenizer(tokenizer: PreTrainedTokenizerBase, # with the special toke
     return tokenizer
 
 # %% ../nbs/10_pretraining.ipynb #0c5108b0
-def token_stream(texts: list, tokenizer: PreTrainedTokenizerBase) -> np.ndarray: # 16-bit ids
-    "All texts one after the other, each with the end token behind it."
+def token_stream(texts: list, tokenizer: PreTrainedTokenizerBase) -> np.ndarray: # of ids
+    "All texts one after the other, each with the end token behind it; 16 bits an id, or 32."
     backend, end = tokenizer.backend_tokenizer, tokenizer.eos_token_id
+    smallest = np.min_scalar_type(len(tokenizer)) # that holds every id
     backend.no_truncation()
     encoded = backend.encode_batch(texts, add_special_tokens=False)
-    return np.concatenate([np.array([*e.ids, end], dtype=np.uint16) for e in encoded])
+    return np.concatenate([np.array([*e.ids, end], dtype=smallest) for e in encoded])
 
 # %% ../nbs/10_pretraining.ipynb #0d39f7bc
 def draw_rows(stream: np.ndarray, batch_size: int, step: int, seed: int = 0,

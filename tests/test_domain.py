@@ -7,7 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from course_lib.adapters import add_lora
 from course_lib.domain import (add_words, change_of_perplexity, continue_pretraining, in_blocks,
@@ -15,6 +18,7 @@ from course_lib.domain import (add_words, change_of_perplexity, continue_pretrai
 from course_lib.errors import InputError
 from course_lib.generation import negative_log_likelihoods, text_generation, text_rows
 from course_lib.models import load, quiet
+from course_lib.pretraining import draw_rows, token_stream
 from course_lib.training import fit
 
 TINY = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
@@ -127,6 +131,20 @@ def test_what_is_learnt_shows_and_blocks_hold_everything():
     assert in_blocks(text, 9) == ["One.\n\nTwo, longer.", "Three."] and in_blocks("\n\n") == []
 
 
+@pytest.mark.parametrize("symbols, bits", [(300, 16), (2**16 - 1, 16), (2**16, 32), (70_000, 32)])
+def test_a_stream_holds_the_ids_of_large_vocabularies(symbols, bits):
+    "Those of multilingual models don't fit into 16 bits; the ids come out as they went in."
+    last = f"w{symbols - 1}"
+    own = Tokenizer(WordLevel({f"w{i}": i for i in range(symbols)}, unk_token="w0"))
+    own.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=own, eos_token="w1", unk_token="w0")
+    stream = token_stream([f"w2 {last} w3 " * 200, last], tokenizer)
+    assert stream.itemsize * 8 == bits and stream.max() == symbols - 1
+    assert stream[:3].tolist() == [2, symbols - 1, 3] and stream[-2:].tolist() == [symbols - 1, 1]
+    rows = draw_rows(stream, 1, 0)
+    assert rows.dtype == torch.int64 and set(rows.unique().tolist()) <= {1, 2, 3, symbols - 1}
+
+
 REFUSED = {
     "too little": (lambda m, t: continue_pretraining(m, t, ["Short."]), "a step takes 1,024"),
     "all of it old": (lambda m, t: with_replay(["a"], ["b"], 1.0), "share=1.0 – is not between"),
@@ -135,6 +153,7 @@ REFUSED = {
     "a space": (lambda m, t: add_words(m, t, [" ceasefire"]), "has spaces around it"),
     "a known word": (lambda m, t: add_words(m, t, ["the"]), "word 0, 'the' – is a token already"),
     "twice": (lambda m, t: add_words(m, t, ["ceasefire"] * 2), "word 1, 'ceasefire' – is there"),
+    "twice to it": (lambda m, t: add_words(m, t, ["Ceasefire", "ceasefire"]), "word 1, 'cease"),
 }
 
 

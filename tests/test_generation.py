@@ -254,6 +254,7 @@ BAD_ROWS = [
     ([{"input_ids": [3, 99], "labels": [3, 4]}], "row 0 – holds an id outside of 0 to 98"),
     ([{"input_ids": [3, 4], "labels": [3, 99]}], "row 0 – holds an id outside of 0 to 98"),
     ([{"input_ids": [-1, 4], "labels": [3, 4]}], "row 0 – holds an id outside of 0 to 98"),
+    ([{"input_ids": [3, 4], "labels": [3, -1]}], "row 0 – holds an id outside of 0 to 98"),
 ]
 
 

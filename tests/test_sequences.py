@@ -24,13 +24,13 @@ from course_lib.models import load, quiet
 from course_lib.overlap import (ascii_words, bleu, bleu_counts, chrf, chrf_counts, rouge, rouge_l,
                                 rouge_n, words, words_13a)
 from course_lib.packed import unpadded
+from course_lib.pairs import cut, grammar_pairs, read_pair_splits, read_pairs, to_pairs
 from course_lib.recipe import Recipe
 from course_lib.runs import compare, evaluate, fine_tune, predict
-from course_lib.sequences import (beam_search, cross_attention, cut, first_tokens, grammar_pairs,
-                                  greedy, lead, longest_sentence, next_token_scores, pad_labels,
-                                  read_pair_splits, read_pairs, sentences, sequence_batch,
-                                  sequence_features, sequence_loss, sequence_task, shift_right,
-                                  to_pairs, word_for_word, word_table, write)
+from course_lib.sequences import (beam_search, cross_attention, first_tokens, greedy, lead,
+                                  longest_sentence, next_token_scores, pad_labels, sentences,
+                                  sequence_batch, sequence_features, sequence_loss, sequence_task,
+                                  shift_right, tokens_of, word_for_word, word_table, write)
 from course_lib.training import TaskLoss, fit, mean_loss
 
 # scores
@@ -291,6 +291,28 @@ def test_sentences():
         "As in Lee et al. (2016), it works."]
 
 
+@pytest.mark.parametrize("text, first, n", [
+    ("火车晚点了。大家都在等！「好。」他说。", "火车晚点了。", 3),
+    ("Поезд идёт в г. москва. Он опаздывает.", "Поезд идёт в г. москва.", 2),
+    ("रेलगाड़ी लेट है। सब ठीक।", "रेलगाड़ी लेट है।", 2),
+    ("Fährt er? Ähnlich wie gestern.", "Fährt er?", 2),
+    ("🎬. 🎥!", "🎬.", 2)])
+def test_sentences_of_other_scripts(text, first, n):
+    assert sentences(text)[0] == first == lead([text])[0] and len(sentences(text)) == n
+
+
+def test_words_of_a_dictionary():
+    assert tokens_of("Don't — Ms Kim's…") == ["don't", "—", "ms", "kim's", "…"]
+    assert tokens_of("लेट है।") == ["लेट", "है", "।"] and tokens_of("a火车!") == ["a", "火", "车", "!"]
+    assert longest_sentence(["Regen. 大家都没有想到。Ja, ja."]) == ["大家都没有想到。"]
+
+
+def test_a_dictionary_of_very_long_texts():
+    "Every word with every word would be a hundred million links."
+    long = {"text": ["word " * 10_000, "yes"], "target": ["Wort " * 10_000, "ja"]}
+    assert word_table(Dataset.from_dict(long))["yes"] == "ja"
+
+
 def test_a_dictionary_is_found():
     english = ["a cat", "a dog", "the cat", "the dog sleeps"]
     german = ["eine katze", "ein hund", "die katze", "der hund schläft"]
@@ -404,6 +426,58 @@ def test_columns_that_are_not_there(tmp_path):
         read_pairs(path, "german", "german")
 
 
+def test_a_plain_file_alone_and_what_it_advises(tmp_path):
+    path = written(tmp_path, "train.en", "Yes.\rNo.\r")
+    with pytest.raises(InputError, match="pass label=ENDING of train.ENDING"): read_pairs(path)
+    for label in "de", "a/b", ".", "\0":
+        with pytest.raises(InputError, match="must be in a file beside it"):
+            read_pairs(path, label=label)
+    written(tmp_path, "train.de", "\ufeffJa.\r\nNein.\r\n\r\n") # other line ends, a BOM
+    assert read_pairs(path, label="de")["target"][:] == ["Ja.", "Nein."]
+    table = path.rename(tmp_path / "table.tsv")
+    table.write_text(GOOD, encoding="utf-8")
+    assert len(read_pairs(table)) == 40
+
+
+def lines_of(part, n=12):
+    rows = [{"text": f"source {i}", "target": f"target {i}", "part": part(i)} for i in range(n)]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("part", [lambda i: i, lambda i: i if i % 2 else "x", lambda i: [i],
+                                  lambda i: {"a": i}, lambda i: None, lambda i: i / 3])
+def test_a_column_part_of_other_meaning(part, tmp_path):
+    path = written(tmp_path, "own.jsonl", lines_of(part))
+    assert sum(map(len, read_pair_splits({"data": str(path)}).values())) == 12
+
+
+def test_a_column_part_is_kept(tmp_path):
+    "In any spelling of case, and beside a validation file: no test row is learnt."
+    spelt = ["Train", "VALIDATION ", "Test"]
+    path = written(tmp_path, "own.jsonl", lines_of(lambda i: spelt[i % 3]))
+    splits = read_pair_splits({"data": str(path)})
+    assert {part: len(own) for part, own in splits.items()} == dict.fromkeys(splits, 4)
+    more = written(tmp_path, "more.tsv", GOOD)
+    splits = read_pair_splits({"data": str(path), "validation": str(more)})
+    assert {part: len(own) for part, own in splits.items()} == {
+        "train": 4, "validation": 40, "test": 4}
+
+
+def test_a_first_row_without_a_target(tmp_path):
+    path = written(tmp_path, "own.jsonl", '{"text": "A."}\n{"text": "B.", "summary": "C."}\n')
+    with pytest.raises(InputError, match="own.jsonl:1, column 'summary' – no text in this row"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("rows", ["Yes.\tJa.\n", "Yes.\tJa.\n" * 30])
+def test_pairs_that_can_not_be_cut(rows, tmp_path):
+    "One pair, or one again and again; the advice works."
+    path = written(tmp_path, "few.tsv", f"english\tgerman\n{rows}")
+    with pytest.raises(InputError, match="too few different .* cut into 3 parts – add rows, or"):
+        read_pair_splits({"data": str(path)})
+    assert "test" not in read_pair_splits({"data": str(path), "validation": str(path)})
+
+
 def test_a_split_keeps_equal_texts_on_one_side():
     rows = [("x", {"text": f"source {i % 20}", "target": f"target {i % 30}", "part": ""})
             for i in range(120)]
@@ -483,7 +557,7 @@ def test_smollm2_summarises():
 def found(value, low, high, other):
     score = {"value": value, "low": 0, "high": 1}
     gain = {"value": value - other, "low": low, "high": high}
-    return {"metrics": {"chrf": score},
+    return {"n": 40, "metrics": {"chrf": score},
             "baselines": {"copy": {"chrf": {**score, "value": other}, "model_gain": gain}}}
 
 
@@ -491,7 +565,20 @@ def found(value, low, high, other):
     (found(0.5, 0.1, 0.3, 0.3), "better than the baseline copy, by 20.0 points of chrf"),
     (found(0.2, -0.3, -0.1, 0.4), "worse than the baseline copy, by 20.0 points"),
     (found(0.3, -0.1, 0.1, 0.3), "can't tell the model from the baseline copy")])
-def test_verdicts(metrics, said): assert said in sequences.text_verdict(metrics)
+def test_verdicts(metrics, said):
+    "And nothing is said about a few rows, whose interval has no width."
+    assert said in sequences.text_verdict(metrics)
+    assert "scored: 1. That is too few" in sequences.text_verdict({**metrics, "n": 1})
+
+
+@pytest.mark.parametrize("n, said", [(12, "The second run is better on these rows, by 50.0 points"),
+                                     (9, "Rows to compare the two on: 9. That is too few")])
+def test_verdicts_on_two_models(n, said):
+    rows = Dataset.from_dict({"text": ["a"] * n, "target": ["the red cat sat"] * n})
+    texts = ["the blue dog ran"] * n, ["the red cat ran"] * n
+    kind = sequences.KINDS["summarization"]
+    found = sequences.compare_texts(kind, rows, (texts[0], texts[1]), ("a", "b"))
+    assert said in found["verdict"] and found["difference"]["rouge1"]["value"] < 0
 
 
 @pytest.mark.skipif("COURSE_REAL_DATA" not in os.environ, reason="no folder of real data is named")
