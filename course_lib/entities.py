@@ -242,7 +242,7 @@ def encode(rows: Dataset, # with `words` and `tags`
     columns = {name: [row[name] for row in found] for name in FEATURES}
     return Dataset.from_dict(columns, features=FEATURES)
 
-# %% ../nbs/12_entities.ipynb #57f9c053
+# %% ../nbs/12_entities.ipynb #31cdc8c2
 def encode_splits(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
                   max_length: int = 256, copies: int = 1) -> DatasetDict:
     "All splits as what the model reads."
