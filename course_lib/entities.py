@@ -242,7 +242,7 @@ def encode(rows: Dataset, # with `words` and `tags`
     columns = {name: [row[name] for row in found] for name in FEATURES}
     return Dataset.from_dict(columns, features=FEATURES)
 
-# %% ../nbs/12_entities.ipynb #31cdc8c2
+# %% ../nbs/12_entities.ipynb #855f99eb
 def encode_splits(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
                   max_length: int = 256, copies: int = 1) -> DatasetDict:
     "All splits as what the model reads."
@@ -468,8 +468,7 @@ def plot_errors(table: pd.DataFrame, # as from `count_errors`
     ax.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
     ax.set(xlabel="entities (left of 0: found where there is none)", ylabel="type",
            title=f"What became of {table[KINDS[:5]].sum(axis=None)} entities")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=6, frameon=False, fontsize=8,
-              columnspacing=1.0)
+    fig.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8, columnspacing=1.0)
     return fig
 
 # %% ../nbs/12_entities.ipynb #59f6e6f6
