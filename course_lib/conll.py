@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['TAG', 'PART', 'PLAIN', 'ADVICE', 'WORDS', 'TAGS', 'PARTS', 'LONGEST', 'Sentence', 'fields_of', 'is_comment',
            'blocks_of', 'check_fields', 'read_conll', 'to_bio', 'to_bilou', 'scheme_of', 'is_broken', 'broken_tags',
-           'column_of', 'check_lists', 'from_columns', 'odd_sentence', 'odd_types', 'read_sentences', 'groups_of',
-           'cut', 'by_part', 'in_parts']
+           'column_of', 'check_lists', 'from_columns', 'with_names', 'odd_sentence', 'odd_types', 'read_sentences',
+           'groups_of', 'cut', 'by_part', 'in_parts']
 
-# %% ../nbs/c_conll.ipynb #e5805b99
+# %% ../nbs/c_conll.ipynb #9c68cca8
 import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from .data import (
     MAX_PROBLEMS, InputError, near_duplicates, read_rows, read_text, split, text_key)
 
-# %% ../nbs/c_conll.ipynb #8fa6aeb1
+# %% ../nbs/c_conll.ipynb #267ceddc
 @dataclass
 class Sentence:
     "Words and tags as a file has them, and where they stand in it."
@@ -29,7 +30,7 @@ class Sentence:
     document: object = None # what tells documents apart, where the file does
     part: str | None = None # train, validation or test, where the file says it
 
-# %% ../nbs/c_conll.ipynb #6bd3d36d
+# %% ../nbs/c_conll.ipynb #e6f3c7a3
 TAG = re.compile(r"O|[BILUES]-\S+")
 
 def fields_of(line: str) -> list: # of strings
@@ -41,7 +42,7 @@ def is_comment(line: str, fields: list) -> bool:
     "Whether a line is a comment on a sentence and not a word with its tag."
     return line.startswith("# ") and (len(fields) > 4 or not TAG.fullmatch(fields[-1]))
 
-# %% ../nbs/c_conll.ipynb #1328b329
+# %% ../nbs/c_conll.ipynb #cd757fdb
 PART = re.compile(r"\bpart\s*=\s*(\w+)")
 
 def blocks_of(text: str, name: str): # yields (document, part, [(place, columns)])
@@ -58,7 +59,7 @@ def blocks_of(text: str, name: str): # yields (document, part, [(place, columns)
             if lines: lines, part = [], None
             if fields: document = number
 
-# %% ../nbs/c_conll.ipynb #53c5a1c5
+# %% ../nbs/c_conll.ipynb #a89783c6
 def check_fields(fields: list, width: int) -> str | None:
     "What is wrong with the columns of a line, and what to do; None if it can be read."
     n, tag = len(fields), fields[-1]
@@ -69,7 +70,7 @@ def check_fields(fields: list, width: int) -> str | None:
     if TAG.fullmatch(tag): return None
     return f"{tag[:40]!r} is no tag – the last column must be O, or B- or I- and a type"
 
-# %% ../nbs/c_conll.ipynb #40c284ca
+# %% ../nbs/c_conll.ipynb #cf450d0d
 def read_conll(text: str, name: str) -> list: # of Sentence
     """The sentences of a CoNLL file of two to four columns: first the word, last its tag.
     Raises InputError with each line that isn't so."""
@@ -86,7 +87,7 @@ def read_conll(text: str, name: str) -> list: # of Sentence
         found.append(Sentence(words, tags, list(places), document, part))
     return found
 
-# %% ../nbs/c_conll.ipynb #43f54c31
+# %% ../nbs/c_conll.ipynb #c5719f4e
 PLAIN = {"L": "I", "U": "B", "E": "I", "S": "B"} # E and S are other names of L and U
 
 def to_bio(tags: list) -> list: # of tags
@@ -104,7 +105,7 @@ def to_bilou(tags: list) -> list: # of tags
     return [tag if after[0] == "I" else final[tag[0]] + tag[1:]
             for tag, after in pairwise([*tags, "O"])]
 
-# %% ../nbs/c_conll.ipynb #69d12ee4
+# %% ../nbs/c_conll.ipynb #8ba6dc1c
 def scheme_of(sentences: list) -> str: # BIO, IOB1 or BILOU
     "How the tags of a file are written, as far as they show it; BIOES counts as BILOU."
     pairs = [pair for s in sentences for pair in pairwise(["O", *s.tags])]
@@ -112,7 +113,7 @@ def scheme_of(sentences: list) -> str: # BIO, IOB1 or BILOU
     if {tag[0] for _, tag in pairs} & set("LUES"): return "BILOU"
     return "IOB1" if "I" in begins and "B" not in begins else "BIO"
 
-# %% ../nbs/c_conll.ipynb #82930b7a
+# %% ../nbs/c_conll.ipynb #62530ec5
 def is_broken(before: str, tag: str, scheme: str) -> bool:
     "Whether a tag can't follow another one."
     same = before[1:] == tag[1:]
@@ -120,7 +121,7 @@ def is_broken(before: str, tag: str, scheme: str) -> bool:
     open_one, goes_on = before[0] in "BI", tag[0] in "ILE"
     return open_one != goes_on or (goes_on and not same)
 
-# %% ../nbs/c_conll.ipynb #55c4986a
+# %% ../nbs/c_conll.ipynb #3acf9784
 ADVICE = {"BIO": "an entity begins with B-",
           "BILOU": "end it with L- (or E-), or write U- (or S-) alone"}
 
@@ -135,7 +136,7 @@ def broken_tags(sentence: Sentence, scheme: str) -> list: # of problems
         found.append(f"{place} – {what}, in a file with {scheme} tags – {ADVICE[scheme]}")
     return found
 
-# %% ../nbs/c_conll.ipynb #cbdeab10
+# %% ../nbs/c_conll.ipynb #380d4905
 WORDS = ("tokens", "words") # usual names of columns, in JSON and Parquet files
 TAGS = ("ner_tags", "tags", "labels")
 
@@ -146,7 +147,7 @@ def column_of(columns: list, asked: str | None, usual: tuple, name: str) -> str:
     raise InputError(f"{name} – no column {chosen!r} – it has {', '.join(columns)[:100]}; "
                      "pass text=WORDS and label=TAGS, the names of two columns with lists")
 
-# %% ../nbs/c_conll.ipynb #0557b9be
+# %% ../nbs/c_conll.ipynb #45833e26
 def check_lists(words, tags) -> str | None:
     "What is wrong with a row of two lists, and what to do; None if it can be read."
     if not isinstance(words, list) or not isinstance(tags, list):
@@ -161,7 +162,7 @@ def check_lists(words, tags) -> str | None:
     if isinstance(wrong[0], int): return f"the tag is the number {wrong[0]} – write its name"
     return f"{str(wrong[0])[:40]!r} is no tag – it must be O, or B- or I- and a type"
 
-# %% ../nbs/c_conll.ipynb #f4f25e07
+# %% ../nbs/c_conll.ipynb #4318b811
 def from_columns(rows: list, # of pairs (place, {column: value})
                  name: str, text: str | None, label: str | None) -> list: # of Sentence
     "Sentences of a file that keeps lists of words and tags; InputError with each bad row."
@@ -179,7 +180,18 @@ def from_columns(rows: list, # of pairs (place, {column: value})
     if problems: raise InputError(*problems[:MAX_PROBLEMS])
     return found
 
-# %% ../nbs/c_conll.ipynb #cb1b16e0
+# %% ../nbs/c_conll.ipynb #f5a2114e
+def with_names(rows: list, # of pairs (place, {column: value})
+               path) -> list: # the same
+    "Rows of a Parquet file with names for the numbers in lists of classes, where it has them."
+    for column, kind in Features.from_arrow_schema(pq.read_schema(path)).items():
+        own = getattr(kind, "feature", None)
+        if not isinstance(own, ClassLabel): continue
+        names = dict(enumerate(own.names))
+        for _, row in rows: row[column] = [names.get(n, n) for n in row[column] or []]
+    return rows
+
+# %% ../nbs/c_conll.ipynb #84aade15
 PARTS = ("train", "validation", "test")
 LONGEST = 1000 # words
 
@@ -197,7 +209,7 @@ def odd_sentence(sentence: Sentence) -> list: # of problems
             found.append(f"{place} – half of a character (a lone surrogate) – write it out again")
     return found
 
-# %% ../nbs/c_conll.ipynb #de560760
+# %% ../nbs/c_conll.ipynb #c716f5f9
 def odd_types(sentences: list) -> list: # of problems
     "Types that differ only in capitals."
     first, problems = {}, {}
@@ -210,14 +222,16 @@ def odd_types(sentences: list) -> list: # of problems
             problems.setdefault(name, f"{place} – {what} – write it alike")
     return list(problems.values())
 
-# %% ../nbs/c_conll.ipynb #54168a8f
+# %% ../nbs/c_conll.ipynb #5a68fe10
 def read_sentences(path, # CoNLL, or JSON, JSON Lines or Parquet with lists
                    recipe: dict, # encoding, text and label are used
                   ) -> list: # of Sentence, with the tags as they are written
     "The tagged sentences of a file. Raises InputError with each line that can't be used."
     name = str(path)
-    if Path(name).suffix.lower() in (".json", ".jsonl", ".ndjson", ".parquet"):
+    ending = Path(name).suffix.lower()
+    if ending in (".json", ".jsonl", ".ndjson", ".parquet"):
         rows = read_rows(path, recipe["encoding"])
+        if ending == ".parquet": rows = with_names(rows, path)
         found = from_columns(rows, name, recipe["text"], recipe["label"])
     else: found = read_conll(read_text(path, recipe["encoding"]), name)
     if not found: raise InputError(f"{name} – has no sentences – put some in")
@@ -229,7 +243,7 @@ def read_sentences(path, # CoNLL, or JSON, JSON Lines or Parquet with lists
         raise InputError(f"{name} – every tag is O – tag the entities in it")
     return found
 
-# %% ../nbs/c_conll.ipynb #368690fd
+# %% ../nbs/c_conll.ipynb #ce974b0a
 def groups_of(rows: Dataset, documents: list) -> list: # a number for each row
     "What must stay on one side: sentences of a document, copies, and those nearly the same."
     points_to, first, links = list(range(len(rows))), {}, []
@@ -246,13 +260,13 @@ def groups_of(rows: Dataset, documents: list) -> list: # a number for each row
     for a, b in links: points_to[group(a)] = group(b)
     return [group(i) for i in range(len(rows))]
 
-# %% ../nbs/c_conll.ipynb #d82df91c
+# %% ../nbs/c_conll.ipynb #b1631868
 def cut(rows: Dataset, documents: list, # what tells the document of each row; None for none
         name: str, seed: int, fractions: tuple) -> DatasetDict:
     "Rows in train, validation and perhaps test. Raises InputError if there are too few groups."
     groups, n = groups_of(rows, documents), sum(fraction > 0 for fraction in fractions)
     if len(set(groups)) < n:
-        few = f"{len(rows):,} sentences, but groups for only {len(set(groups))} of {n} parts"
+        few = f"sentences: {len(rows):,}, but groups for only {len(set(groups))} of {n} parts"
         raise InputError(f"{name} – {few} – add sentences (a document is one group, and so are "
                          "near copies), or pass validation=FILE")
     features = Features(text=Value("string"), row=Value("int64"), label=ClassLabel(names=["any"]))
@@ -260,19 +274,19 @@ def cut(rows: Dataset, documents: list, # what tells the document of each row; N
     parts = split(Dataset.from_dict(columns, features=features), seed, fractions, groups)
     return DatasetDict({part: rows.select(own["row"][:]) for part, own in parts.items()})
 
-# %% ../nbs/c_conll.ipynb #856339f9
+# %% ../nbs/c_conll.ipynb #60b3cc71
 def by_part(rows: Dataset, said: list, # the part of each row
             needed: tuple, name: str) -> DatasetDict:
     "Rows in the parts that the file names; InputError if it lacks one that is needed."
     missing = next((part for part in needed if part not in said), None)
     if not all(said): missing = "a part for each sentence"
     if missing:
-        raise InputError(f"{name} – names parts, but lacks {missing} – write 'part = train', "
-                         "validation or test above each sentence")
+        raise InputError(f"{name} – names parts, but lacks {missing} – "
+                         "give each sentence its part: train, validation or test")
     return DatasetDict({part: rows.select([i for i, p in enumerate(said) if p == part])
                         for part in PARTS if part in said})
 
-# %% ../nbs/c_conll.ipynb #b7c30661
+# %% ../nbs/c_conll.ipynb #a0479048
 def in_parts(rows: Dataset, sentences: list, # the same, as `read_sentences` gave them
              recipe: dict) -> DatasetDict: # train, and what no file of its own is given for
     "The rows of the training file in parts: as it says itself, else cut by the seed."

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_course
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nervaluate.evaluator import Evaluator
@@ -365,6 +365,12 @@ def test_lists_in_json_and_parquet(tmp_path):
     Dataset.from_list(rows).to_parquet(tmp_path / "b.parquet")
     other = read_entities({**recipe_for("entities"), "data": str(tmp_path / "b.parquet")})
     assert first["train"].to_list() == other["train"].to_list() and len(first["train"]) > 5
+    numbered = [{**row, "ner_tags": [1, 0]} for row in rows]
+    names = List(ClassLabel(names=["O", "B-PER"]))
+    columns = Features(tokens=List(Value("string")), ner_tags=names)
+    Dataset.from_list(numbered, features=columns).to_parquet(tmp_path / "hub.parquet")
+    other = read_entities({**recipe_for("entities"), "data": str(tmp_path / "hub.parquet")})
+    assert first["train"].to_list() == other["train"].to_list()
     renamed = lines.replace("tokens", "w").replace("ner_tags", "t")
     assert len(read(renamed, tmp_path, "c.jsonl", text="w", label="t")["train"]) > 5
 
@@ -391,11 +397,11 @@ BAD = {
     "UTF-16": (GOOD.encode("utf-16"), r"UTF-16 – save it"),
     "zero byte": (GOOD + "\n\na\0b O", r":73 – holds a zero byte"),
     "a web page": ("<!DOCTYPE html><p>", r"a web page, not data – download"),
-    "some parts": ("# part = train\n" + GOOD, r"lacks .* – write 'part = train'"),
+    "some parts": ("# part = train\n" + GOOD, r"lacks .* – give each sentence its part"),
     "too few": (file_of(["B-PER", "O", "O", "O"], 2),
-                r"2 sentences, but groups for only 2 of 3 parts – add sentences"),
+                r"sentences: 2, but groups for only 2 of 3 parts – add sentences"),
     "one document": ("-DOCSTART- O\n\n" + GOOD, r"only 1 of 3 parts – .* or pass validation"),
-    "all the same": ("\n\n".join(["Rome B-LOC"] * 4000), r"4,000 sentences, but groups for only 1"),
+    "all the same": ("\n\n".join(["Rome B-LOC"] * 4000), r"4,000, but groups for only 1 of 3"),
     "an unknown part": ("# part=dev\n" + GOOD, r":2 – part 'dev' is not known – it can be train"),
     "only documents": ("-DOCSTART- O\n\n-DOCSTART- O\n", r"has no sentences"),
 }
@@ -570,6 +576,15 @@ def test_scores_and_baselines():
     assert told["metrics"]["f1"]["value"] == 0 and "worse" in entities.verdict(told)
     assert "first run is better" in entities.compare_entities(
         test, (tags_in(test), nothing), ("", ""))["verdict"]
+
+
+def test_few_sentences_allow_no_verdict():
+    few = read_entities(recipe_for("entities"))["test"].select(range(entities.FEW - 1))
+    told = score_entities(few, tags_in(few), None, {"classes": entities.count_tags(few)})
+    assert "too few" in entities.verdict(told)
+    nothing = [["O"] * len(words) for words in few["words"]]
+    compared = entities.compare_entities(few, (tags_in(few), nothing), ("", ""))
+    assert "can't tell" in compared["verdict"]
 
 
 def test_real_files_are_read(real_data, monkeypatch):
