@@ -389,7 +389,7 @@ BAD = {
     "BILOU unfinished": ("a B-PER\nb O\n\nc U-PER", r":2 – O after B-PER, in a file with BILOU"),
     "BILOU open at the end": ("c U-PER\n\na B-PER", r":3 – B-PER at the end of a sentence"),
     "I at the beginning": (GOOD + "\n\nRome I-LOC", r":73 – I-LOC at the beginning of a sentence"),
-    "L alone": ("a O\nb L-PER", r":2 – L-PER after O, .* write U- alone"),
+    "L alone": ("a O\nb L-PER", r":2 – L-PER after O, .* write U- \(or S-\) alone"),
     "capitals of types": (GOOD + "\n\nx B-per", r":73 – the type 'per' was 'PER' before – write"),
     "all O": (file_of(["O"] * 4), r"every tag is O – tag the entities in it"),
     "no empty lines": ("\n".join(f"w{i} O" for i in range(1500)), r":1 – a sentence of 1,500"),
