@@ -264,7 +264,8 @@ def groups_of(rows: Dataset, documents: list) -> list: # a number for each row
 def cut(rows: Dataset, documents: list, # what tells the document of each row; None for none
         name: str, seed: int, fractions: tuple) -> DatasetDict:
     "Rows in train, validation and perhaps test. Raises InputError if there are too few groups."
-    groups, n = groups_of(rows, documents), sum(fraction > 0 for fraction in fractions)
+    groups = groups_of(rows, documents)
+    n = sum(fraction > 0 for fraction in fractions)
     if len(set(groups)) < n:
         few = f"sentences: {len(rows):,}, but groups for only {len(set(groups))} of {n} parts"
         raise InputError(f"{name} – {few} – add sentences (a document is one group, and so are "
