@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_course
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nervaluate.evaluator import Evaluator
@@ -20,13 +20,14 @@ from test_loop import CONFIGS, same
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from course_lib import entities, runs
+from course_lib.conll import Sentence, read_sentences, to_bilou, to_bio
 from course_lib.data import InputError
 from course_lib.download import cache_folder, is_there
 from course_lib.entities import (
-    KINDS, STATISTICS, Marked, Sentence, ambiguous, answer_texts, best_path, commonest_tags,
-    count_entities, count_errors, encode, entity_f1, forbidden, kind_of, mark, pad_tags,
-    predict_sentences, read_entities, recipe_for, score_entities, spans_of, split_words, tag_names,
-    tagging, tags_in, tags_of, to_bilou, to_bio, to_rows, word_scores)
+    KINDS, STATISTICS, Marked, ambiguous, answer_texts, best_path, commonest_tags, count_entities,
+    count_errors, encode, entity_f1, forbidden, kind_of, mark, pad_tags, predict_sentences,
+    read_entities, recipe_for, score_entities, spans_of, split_words, tag_names, tagging, tags_in,
+    tags_of, to_rows, word_scores)
 from course_lib.models import find_model, load
 from course_lib.packed import unpadded
 from course_lib.recipe import Recipe
@@ -289,7 +290,7 @@ def file_of(tags, n=12, columns=1):
 @pytest.mark.parametrize("columns", [1, 2, 3])
 @pytest.mark.parametrize("tags", ["B-PER I-PER O B-LOC", "I-PER I-PER O I-LOC",
                                   "B-PER L-PER O U-LOC", "B-PER E-PER O S-LOC"])
-@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_all_usual_kinds_of_files(tmp_path, tags, columns, ending):
     text = file_of(tags.split(), columns=columns).replace("\n", ending)
     splits = read(text, tmp_path)
@@ -303,7 +304,7 @@ def test_odd_but_right_lines(tmp_path):
             "\n\n-DOCSTART- -X- O O\n\nSan Marino\tB-LOC")
     path = tmp_path / "x.conll"
     path.write_text(text)
-    first, second = entities.read_sentences(path, recipe_for("entities"))
+    first, second = read_sentences(path, recipe_for("entities"))
     assert first.words == ["#photography", "#", "Rome"] and second.words == ["San Marino"]
     assert first.document != second.document and None not in (first.document, second.document)
 
@@ -345,6 +346,18 @@ def test_parts_of_the_file_are_kept(tmp_path):
         "train": 3, "validation": 1, "test": 2}
 
 
+def test_only_what_is_for_training_is_trained_on(tmp_path):
+    "A file that names parts, and a validation file beside it."
+    text = file_of(["B-PER", "I-PER", "O", "O"], 4).split("\n\n")
+    marked = [f"# part = {part}\n{own}" for part, own in zip(["train", "test"] * 2, text)]
+    other = tmp_path / "other.conll"
+    other.write_text("Ada B-PER\n\nBob B-PER\n\nEve B-PER")
+    splits = read("\n\n".join(marked), tmp_path, validation=str(other))
+    assert {name: len(rows) for name, rows in splits.items()} == {
+        "train": 2, "validation": 3, "test": 2}
+    assert splits["test"]["words"][0][0] == "Ada1" and splits["validation"]["text"][0] == "Ada"
+
+
 def test_lists_in_json_and_parquet(tmp_path):
     rows = [{"tokens": [f"Ada{i}", "sings"], "ner_tags": ["B-PER", "O"]} for i in range(12)]
     lines = "\n".join(json.dumps(row) for row in rows)
@@ -352,6 +365,12 @@ def test_lists_in_json_and_parquet(tmp_path):
     Dataset.from_list(rows).to_parquet(tmp_path / "b.parquet")
     other = read_entities({**recipe_for("entities"), "data": str(tmp_path / "b.parquet")})
     assert first["train"].to_list() == other["train"].to_list() and len(first["train"]) > 5
+    numbered = [{**row, "ner_tags": [1, 0]} for row in rows]
+    names = List(ClassLabel(names=["O", "B-PER"]))
+    columns = Features(tokens=List(Value("string")), ner_tags=names)
+    Dataset.from_list(numbered, features=columns).to_parquet(tmp_path / "hub.parquet")
+    other = read_entities({**recipe_for("entities"), "data": str(tmp_path / "hub.parquet")})
+    assert first["train"].to_list() == other["train"].to_list()
     renamed = lines.replace("tokens", "w").replace("ner_tags", "t")
     assert len(read(renamed, tmp_path, "c.jsonl", text="w", label="t")["train"]) > 5
 
@@ -370,27 +389,35 @@ BAD = {
     "BILOU unfinished": ("a B-PER\nb O\n\nc U-PER", r":2 – O after B-PER, in a file with BILOU"),
     "BILOU open at the end": ("c U-PER\n\na B-PER", r":3 – B-PER at the end of a sentence"),
     "I at the beginning": (GOOD + "\n\nRome I-LOC", r":73 – I-LOC at the beginning of a sentence"),
-    "L alone": ("a O\nb L-PER", r":2 – L-PER after O, .* write U- alone"),
+    "L alone": ("a O\nb L-PER", r":2 – L-PER after O, .* write U- \(or S-\) alone"),
     "capitals of types": (GOOD + "\n\nx B-per", r":73 – the type 'per' was 'PER' before – write"),
-    "all O": (file_of(["O"] * 4), r"every tag is O – there is nothing to learn"),
+    "all O": (file_of(["O"] * 4), r"every tag is O – tag the entities in it"),
     "no empty lines": ("\n".join(f"w{i} O" for i in range(1500)), r":1 – a sentence of 1,500"),
     "not UTF-8": (GOOD.encode() + b"\n\nZ\xfcrich B-LOC", r":73 – byte 0xFC is not UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), r"UTF-16 – save it"),
     "zero byte": (GOOD + "\n\na\0b O", r":73 – holds a zero byte"),
     "a web page": ("<!DOCTYPE html><p>", r"a web page, not data – download"),
-    "some parts": ("# part = train\n" + GOOD, r"lacks .* – write 'part = train'"),
-    "too few": (file_of(["B-PER", "O", "O", "O"], 2), r"too few to cut into 3 parts – add rows"),
+    "some parts": ("# part = train\n" + GOOD, r"lacks .* – give each sentence its part"),
+    "too few": (file_of(["B-PER", "O", "O", "O"], 2),
+                r"sentences: 2, but groups for only 2 of 3 parts – add sentences"),
+    "one document": ("-DOCSTART- O\n\n" + GOOD, r"only 1 of 3 parts – .* or pass validation"),
+    "all the same": ("\n\n".join(["Rome B-LOC"] * 4000), r"4,000, but groups for only 1 of 3"),
+    "an unknown part": ("# part=dev\n" + GOOD, r":2 – part 'dev' is not known – it can be train"),
     "only documents": ("-DOCSTART- O\n\n-DOCSTART- O\n", r"has no sentences"),
 }
 BAD_LISTS = {
     "unequal lists": ({"tokens": ["a", "b"], "tags": ["O"]}, r":1 – 2 words and 1 tags – give"),
     "a text": ({"tokens": "a b", "tags": ["O", "O"]}, r":1 – words and tags must be lists"),
-    "numbers": ({"tokens": ["a"], "tags": [3]}, r":1 – 3 is no tag – it must be O"),
+    "numbers": ({"tokens": ["a"], "tags": [3]}, r":1 – the tag is the number 3 – write its name"),
     "no words": ({"tokens": [], "tags": []}, r":1 – no words in this row – fill it in"),
     "an empty word": ({"tokens": [" "], "tags": ["O"]}, r":1 – a word that is empty"),
     "columns": ({"text": "a"}, r"no column 'tokens' – it has text; pass text=WORDS"),
-    "a part": ({"tokens": ["a"], "tags": ["O"], "part": "dev"}, r":1 – part 'dev' – is not known"),
+    "a part": ({"tokens": ["a"], "tags": ["O"], "part": "dev"},
+               r":1, word 1 – part 'dev' is not known – it can be train"),
     "half a character": ({"tokens": ["\ud800"], "tags": ["O"]}, r"word 1 – half of a character"),
+    "half a character in a tag": ({"tokens": ["a"], "tags": ["B-\ud800"]}, r"half of a character"),
+    "a document alone": ({"tokens": ["a"], "tags": ["B-X"], "document": 0}, r"only 1 of 3"),
+    "nothing": ([], r"has no sentences – put some in"),
     "broken": ({"tokens": ["a", "b"], "tags": ["B-X", "I-Y"]}, r":1, word 2 – I-Y after B-X"),
 }
 
@@ -422,13 +449,22 @@ def test_bad_lists(tmp_path, case):
     refused(path, tmp_path, wanted)
 
 
+def test_other_files_are_checked_as_the_first(tmp_path):
+    path, other = tmp_path / "good.conll", tmp_path / "other.conll"
+    path.write_text(GOOD)
+    other.write_text("it O\nis O")
+    refused(path, tmp_path, r"other.conll – every tag is O – tag", validation=str(other))
+    refused(path, tmp_path, r"max_length 2 – leaves no room for a word – give more", max_length=2)
+
+
 def test_types_that_the_model_would_not_know(tmp_path):
     path, other = tmp_path / "good.conll", tmp_path / "other.conll"
     path.write_text(GOOD)
     other.write_text("Rome B-LOC\n\nSony B-ORG")
     refused(path, tmp_path, r"other.conll:3 – the type 'ORG' is not known – .* LOC, PER",
             validation=str(other))
-    refused(path, tmp_path, r":1 – the type 'PER' is not known", labels=["LOC", "ORG"])
+    refused(path, tmp_path, r":1 – the type 'PER' is not known – it must be one of LOC",
+            labels=["LOC", "ORG"])
     refused("some/dataset", tmp_path, r"is no file – give a CoNLL or JSON file")
 
 
@@ -436,7 +472,7 @@ def test_many_problems_are_told_at_once(tmp_path):
     path = tmp_path / "bad.conll"
     path.write_text("\n\n".join(f"a{i} 7" for i in range(50)))
     with pytest.raises(InputError, match="and 19 more like it"):
-        entities.read_sentences(path, recipe_for("entities"))
+        read_sentences(path, recipe_for("entities"))
 
 
 # a text of one's own
@@ -540,6 +576,15 @@ def test_scores_and_baselines():
     assert told["metrics"]["f1"]["value"] == 0 and "worse" in entities.verdict(told)
     assert "first run is better" in entities.compare_entities(
         test, (tags_in(test), nothing), ("", ""))["verdict"]
+
+
+def test_few_sentences_allow_no_verdict():
+    few = read_entities(recipe_for("entities"))["test"].select(range(entities.FEW - 1))
+    told = score_entities(few, tags_in(few), None, {"classes": entities.count_tags(few)})
+    assert "too few" in entities.verdict(told)
+    nothing = [["O"] * len(words) for words in few["words"]]
+    compared = entities.compare_entities(few, (tags_in(few), nothing), ("", ""))
+    assert "can't tell" in compared["verdict"]
 
 
 def test_real_files_are_read(real_data, monkeypatch):
