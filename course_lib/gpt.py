@@ -6,18 +6,18 @@
 __all__ = ['embed', 'head', 'looks_back', 'linear', 'attention', 'layer_norm', 'gelu', 'feed_forward', 'block', 'of_layer',
            'gpt2', 'draw_token', 'go_on', 'next_token_loss']
 
-# %% ../nbs/03_gpt.ipynb #7aad3a85
+# %% ../nbs/03_gpt.ipynb #e18abeaf
 import math
 
 import torch
 
-# %% ../nbs/03_gpt.ipynb #6659bcfb
+# %% ../nbs/03_gpt.ipynb #5f27b8f2
 def embed(ids: torch.Tensor, # (tokens,)
           weights: dict) -> torch.Tensor: # (tokens, width)
     "The row of each token plus the row of its place."
     return weights["wte.weight"][ids] + weights["wpe.weight"][:len(ids)]
 
-# %% ../nbs/03_gpt.ipynb #90234698
+# %% ../nbs/03_gpt.ipynb #2f92ad77
 def head(query: torch.Tensor, key: torch.Tensor, # (…, tokens, d)
          value: torch.Tensor, # (…, tokens, d of the values)
          seen: torch.Tensor | None = None, # (tokens, tokens): whether row may look at column
@@ -28,12 +28,12 @@ def head(query: torch.Tensor, key: torch.Tensor, # (…, tokens, d)
     shares = scores.softmax(-1)
     return shares @ value, shares
 
-# %% ../nbs/03_gpt.ipynb #86fbcc70
+# %% ../nbs/03_gpt.ipynb #e1b47b3b
 def looks_back(n: int) -> torch.Tensor: # (n, n), bool
     "Which token may look at which: each at itself and at those before it."
     return torch.ones(n, n, dtype=torch.bool).tril()
 
-# %% ../nbs/03_gpt.ipynb #750a7bcf
+# %% ../nbs/03_gpt.ipynb #cdba11fd
 def linear(x: torch.Tensor, weights: dict, name: str) -> torch.Tensor:
     "A linear map, as GPT-2 stores it: inputs × outputs."
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
@@ -50,7 +50,7 @@ def attention(x: torch.Tensor, # (tokens, width)
     side_by_side = mixed.transpose(0, 1).reshape(n, width)
     return linear(side_by_side, weights, "attn.c_proj"), shares
 
-# %% ../nbs/03_gpt.ipynb #d9d349e4
+# %% ../nbs/03_gpt.ipynb #22bc57dd
 def layer_norm(x: torch.Tensor, weights: dict, name: str) -> torch.Tensor:
     "Mean 0 and variance 1 over the width, then scaled and shifted (Ba et al. 2016)."
     centred = x - x.mean(-1, keepdim=True)
@@ -66,14 +66,14 @@ def feed_forward(x: torch.Tensor, weights: dict) -> torch.Tensor:
     "What each token makes of its own state."
     return linear(gelu(linear(x, weights, "mlp.c_fc")), weights, "mlp.c_proj")
 
-# %% ../nbs/03_gpt.ipynb #22e547e9
+# %% ../nbs/03_gpt.ipynb #08daca9b
 def block(x: torch.Tensor, weights: dict, n_head: int) -> torch.Tensor: # (tokens, width)
     "One layer of GPT-2 (Radford et al. 2019): gather from others, then think it over."
     gathered, _ = attention(layer_norm(x, weights, "ln_1"), weights, n_head)
     x = x + gathered
     return x + feed_forward(layer_norm(x, weights, "ln_2"), weights)
 
-# %% ../nbs/03_gpt.ipynb #0cb03f99
+# %% ../nbs/03_gpt.ipynb #925ffe22
 def of_layer(weights: dict, i: int) -> dict:
     "The weights of one block, by their names inside it."
     start = f"h.{i}."
@@ -86,7 +86,7 @@ def gpt2(ids: torch.Tensor, # (tokens,)
     for i in range(n_layer): x = block(x, of_layer(weights, i), n_head)
     return layer_norm(x, weights, "ln_f") @ weights["wte.weight"].T
 
-# %% ../nbs/03_gpt.ipynb #d83939df
+# %% ../nbs/03_gpt.ipynb #effbfff1
 def draw_token(logits: torch.Tensor, # (vocabulary,)
                temperature: float, # 0 takes the likeliest
                generator: torch.Generator) -> int: # a token id
@@ -105,7 +105,7 @@ def go_on(logits_of, # (tokens,) ids -> (tokens, vocabulary) logits
         if ids[-1] == end: break
     return ids
 
-# %% ../nbs/03_gpt.ipynb #2bec7c6a
+# %% ../nbs/03_gpt.ipynb #8de5b837
 def next_token_loss(logits: torch.Tensor, # (tokens, vocabulary)
                     ids: torch.Tensor) -> torch.Tensor: # (tokens - 1,), in nats
     "-ln p of each token that really came next."
