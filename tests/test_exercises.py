@@ -17,7 +17,7 @@ from conftest import ROOT, run_course
 
 from course_lib import exercises
 from course_lib.cli import main
-from course_lib.data import InputError
+from course_lib.errors import InputError
 from course_lib.exercises import (BEGIN, END, answers, build, check, find_exercises, grade,
                                   grade_folder, key, reject, source_of, student)
 
