@@ -18,7 +18,7 @@ from torch.nn.functional import gelu
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from .data import InputError
+from .errors import InputError
 from .models import blocks, freeze, read_by_head
 from .training import write_atomically
 

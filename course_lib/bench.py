@@ -31,8 +31,9 @@ from transformers import (DataCollatorWithPadding, GPT2Config, GPT2ForSequenceCl
                           PrinterCallback, Trainer, TrainingArguments,
                           get_linear_schedule_with_warmup, pipeline)
 
+from .data import load_data
 from .download import PACKAGES, cache_folder, is_there
-from .data import InputError, load_data
+from .errors import InputError
 from .models import load, quiet, training_flops
 from .optim import AdamW, make_optimizer
 from .tokens import pad_batch

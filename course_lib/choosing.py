@@ -23,7 +23,9 @@ from transformers import (
     BertTokenizer, DistilBertTokenizer, GPT2Tokenizer, PreTrainedModel, PreTrainedTokenizerBase,
     RobertaTokenizer, T5Tokenizer, XLNetTokenizer)
 
-from .data import InputError, load_data, shipped
+from .data import load_data
+from .errors import InputError
+from .files import shipped
 from .models import (
     blocks, find_model, quiet, read_by_head, reading, training_flops)
 from .optim import make_optimizer

@@ -29,7 +29,7 @@ from scipy.stats import t as student
 from .behaviour import CHANGES, flip_rates
 from .choosing import next_token_loss
 from .cleaning import drop_punctuation, drop_stop_words, expand_contractions
-from .data import read_table, split
+from .data import split
 from .errors import InputError
 from .evaluation import accuracy, expected_calibration_error, macro_f1, tfidf_baseline
 from .files import shipped, write_atomically
@@ -43,6 +43,7 @@ from .recipe import LEARNING_RATES
 from .records import kept, run_file
 from .runs import add_peft_lora
 from .show import COLORS, new_figure
+from .tables import read_table
 from .tokens import tokenize
 from .training import early_stopping, fit, predict_logits
 from .tuning import flip_labels, set_dropout

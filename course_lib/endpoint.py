@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 
-from .data import MAX_PROBLEMS, InputError, read_bytes, read_text
+from .errors import InputError
 from .prompting import check_columns
+from .tables import MAX_PROBLEMS, read_bytes, read_text
 from .tokens import batches
 from .training import write_atomically
 

@@ -21,7 +21,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from .data import InputError, fingerprint
+from .data import fingerprint
+from .errors import InputError
 from .show import COLORS, new_figure
 
 # %% ../nbs/06_evaluation.ipynb #0206abd2

@@ -21,7 +21,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from .data import InputError, shipped
+from .errors import InputError
+from .files import shipped
 
 # %% ../nbs/d_exercises.ipynb #a8f5a832
 def look(answer, prop) -> tuple: # (holds, what to say if not)

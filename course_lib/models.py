@@ -22,8 +22,10 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from .data import InputError, hub_access, shipped
 from .download import PACKAGES, downloaded
+from .errors import InputError
+from .files import shipped
+from .tables import hub_access
 
 # %% ../nbs/03_models.ipynb #ede90d77
 TASKS = {"text-classification": AutoModelForSequenceClassification,

@@ -31,7 +31,6 @@ from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModel
                           AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, ModernBertConfig,
                           PreTrainedModel, PreTrainedTokenizerBase, T5Config, get_wsd_schedule)
 
-from .data import TEXT_NAMES, read_rows, read_text
 from .errors import InputError
 from .files import write_atomically
 from .models import find_model, quiet, reading
@@ -39,6 +38,7 @@ from .optim import parameter_groups
 from .recipe import Settings
 from .runs import begin, check_folder, environment
 from .show import COLORS, new_figure
+from .tables import TEXT_NAMES, read_rows, read_text
 from .tokens import (END, batches, epoch_order, length_grouped_batches, pad_batch,
                                train_tokenizer)
 from .training import Plan, Task, TaskLoss, fast_bfloat16, fit, mean_loss, pick_device

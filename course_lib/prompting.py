@@ -18,7 +18,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data import InputError
+from .errors import InputError
 from .tokens import batches
 
 # %% ../nbs/09_prompting.ipynb #758e51f4

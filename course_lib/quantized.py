@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from course_lib.adapters import (
     LoRA, add_bottlenecks, add_dora, add_lora, add_prompt, body_layers, matrix, merge_lora,
     save_adapter)
-from .data import InputError, load_data
+from .data import load_data
+from .errors import InputError
 from .models import blocks, freeze, load
 from .optim import make_optimizer
 from .tokens import tokenize

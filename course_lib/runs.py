@@ -30,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 
 from . import __version__
 from .comparison import mcnemar, paired_difference, rows_needed
-from .data import fingerprint, load_data, read_hub, read_table, text_key
+from .data import fingerprint, load_data, text_key
 from .download import PACKAGES
 from .errors import InputError
 from course_lib.evaluation import (
@@ -42,6 +42,7 @@ from .models import body_linears, load, quiet, read_by_head
 from .recipe import (
     LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, unknown)
 from .show import figure_png
+from .tables import read_hub, read_table
 from .tokens import tokenize
 from .training import (
     Task, TaskLoss, classification, describe_history, fast_bfloat16, fit, mean_loss, pick_device,

@@ -17,7 +17,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
 
-from .data import InputError
+from .errors import InputError
 from .evaluation import score
 from .models import freeze, load
 from .optim import SCHEDULES

@@ -8,7 +8,7 @@ if a card is out of date.
 import pandas as pd
 from transformers import AutoConfig
 
-from course_lib.data import shipped
+from course_lib.files import shipped
 from course_lib.models import load
 from course_lib.pretraining import new_model
 

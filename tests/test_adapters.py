@@ -21,7 +21,7 @@ from course_lib.adapters import (
     LoRA, Bottleneck, DoRA, Wrapped, add_bottlenecks, add_dora, add_lora, add_prompt,
     linear_layers, load_adapter, matrix, merge_lora, save_adapter, sizes, train_biases
 )
-from course_lib.data import InputError
+from course_lib.errors import InputError
 from course_lib.files import is_file, shipped
 from course_lib.models import freeze, load
 from course_lib.packed import can_do_without_padding, packable, unpadded

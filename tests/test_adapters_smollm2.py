@@ -8,8 +8,9 @@ import torch
 from course_lib.adapters import (
     DoRA, LoRA, add_dora, add_lora, add_prompt, linear_layers, matrix, merge_lora, train_biases
 )
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
 from course_lib.download import cache_folder
+from course_lib.errors import InputError
 from course_lib.files import is_folder
 from course_lib.models import load
 from course_lib.packed import can_do_without_padding, unpadded

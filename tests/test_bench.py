@@ -11,7 +11,8 @@ from conftest import run_course
 from datasets import Dataset
 
 from course_lib import bench
-from course_lib.data import InputError, shipped
+from course_lib.errors import InputError
+from course_lib.files import shipped
 from course_lib.training import TaskLoss, classification
 
 

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from course_lib import bench
-from course_lib.data import shipped
+from course_lib.files import shipped
 from course_lib.training import fast_bfloat16
 
 

@@ -20,8 +20,8 @@ from transformers import (AutoTokenizer, LlamaConfig, LlamaForCausalLM,
 
 from course_lib.chat import (Decoding, chat_ids, check_template, continue_text, converse,
                              find_speaker, load_speaker, newest, reply, streamer, text_ids)
-from course_lib.data import InputError
 from course_lib.download import cache_folder
+from course_lib.errors import InputError
 from course_lib.files import is_folder
 
 ANSWER = " rain falls – softly on old roofs 🙂 while nobody listens." # as its tokenizer writes

@@ -14,9 +14,9 @@ from course_lib.claims import (
     CLAIMS, RECORDS, SOURCES, STEPS, Claim, conditions, contamination_once, continuation, decide,
     draw, gain, interval, ledger_rows, merged, run_claims, run_once, sentences, spelt_alike, verdict
 )
-from course_lib.data import InputError, shipped
 from course_lib.download import cache_folder
-from course_lib.files import is_folder
+from course_lib.errors import InputError
+from course_lib.files import is_folder, shipped
 from course_lib.models import load
 from course_lib.optim import SCHEDULES
 from course_lib.prompting import encode

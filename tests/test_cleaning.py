@@ -8,7 +8,9 @@ from hypothesis import given, settings, strategies as st
 from course_lib.cleaning import (REPAIRS, clean, data_report, doubt_labels, drop_punctuation,
                                  expand_contractions, find_defects, language, near_groups,
                                  repair_encoding)
-from course_lib.data import InputError, near_duplicates, read_table, split, text_key, together
+from course_lib.data import near_duplicates, split, text_key, together
+from course_lib.errors import InputError
+from course_lib.tables import read_table
 
 ROWS = Features(text=Value("string"), label=ClassLabel(names=["neg", "pos"]))
 quick = settings(max_examples=200, deadline=None)

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from course_lib.cli import main
-from course_lib.data import InputError
+from course_lib.errors import InputError
 from course_lib.models import load
 from course_lib.runs import LEARNING_RATES, Recipe, fine_tune, verdict
 

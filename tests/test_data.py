@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from course_lib.data import (InputError, audit, fingerprint, load_data, near_duplicates,
-                             read_hub, read_table, shipped, split, text_key)
+from course_lib.data import audit, fingerprint, load_data, near_duplicates, split, text_key
+from course_lib.errors import InputError
+from course_lib.files import shipped
 from course_lib.synthetic import DIRT, bayes_optimum, bayes_rule, make_dirty, synthetic_reviews
+from course_lib.tables import read_hub, read_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from data_card import counting, fill, repetition, tables

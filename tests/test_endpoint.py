@@ -17,11 +17,12 @@ from conftest import ROOT
 from datasets import Dataset
 
 from course_lib import endpoint as module
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
 from course_lib.endpoint import (
     Endpoint, call, check_fine_tuning_file, create_job, endpoint_answers, endpoint_scores,
     upload_file, wait_for_job, write_fine_tuning_file
 )
+from course_lib.errors import InputError
 from course_lib.models import load
 from course_lib.prompting import TEMPLATE, VERBALIZER, few_shot_prompt, score_labels
 

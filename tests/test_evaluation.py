@@ -11,7 +11,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.data import InputError, fingerprint, load_data
+from course_lib.data import fingerprint, load_data
+from course_lib.errors import InputError
 from course_lib.evaluation import (
     accuracy, baselines, bootstrap_interval, confusion_matrix, expected_calibration_error, macro_f1,
     majority_baseline, model_gain, open_test, plot_confusion, plot_reliability, plot_roc,

@@ -22,7 +22,8 @@ from course_lib.choosing import (
     outline, pretrained, question, read_positions, tiny_folder, whole_words, word_losses,
     word_places
 )
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
+from course_lib.errors import InputError
 from course_lib.models import (
     blocks, count_parameters, freeze, load, quiet, read_by_head, training_flops
 )

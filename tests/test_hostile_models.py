@@ -13,7 +13,8 @@ from transformers import (BertConfig, BertForSequenceClassification, GPT2Config,
                           LlamaConfig, LlamaForCausalLM, T5Config, T5ForSequenceClassification)
 from transformers.pytorch_utils import Conv1D
 
-from course_lib.data import InputError, shipped
+from course_lib.errors import InputError
+from course_lib.files import shipped
 from course_lib.models import (TASKS, body_linears, find_model, is_finite, load, quiet,
                                read_by_head)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from course_lib import training
 from course_lib.adapters import LoRA, add_lora
-from course_lib.data import InputError
+from course_lib.errors import InputError
 from course_lib.models import load
 from course_lib.multitask import (adapters_on_one_body, head_state, joint_against_separate,
                                   joint_and_separate, load_tasks, mixing_shares, over_tasks,

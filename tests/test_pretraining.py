@@ -20,7 +20,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
 from course_lib import pretraining
-from course_lib.data import InputError, load_data, shipped
+from course_lib.data import load_data
+from course_lib.errors import InputError
+from course_lib.files import shipped
 from course_lib.models import load
 from course_lib.pretraining import (CLASSES, DROPOUT, GAPS, LENGTH, OBJECTIVES, SlicedCrossEntropy,
                                     distillation, draw_rows, fill_blanks, fill_gaps,

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
+from course_lib.errors import InputError
 from course_lib.models import load
 from course_lib.prompting import (
     CONTENT_FREE, TEMPLATE, VERBALIZER, calibrate, draw_examples, encode, few_shot_log_probs,

@@ -14,7 +14,8 @@ from transformers import (BertConfig, BertForMaskedLM, BertForSequenceClassifica
 
 from conftest import is_here
 
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
+from course_lib.errors import InputError
 from course_lib.models import blocks, count_parameters, freeze, load
 from course_lib.optim import make_optimizer, make_schedule
 from course_lib.packed import packable

@@ -17,7 +17,8 @@ from conftest import ROOT, run_course
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
+from course_lib.errors import InputError
 from course_lib.evaluation import wilson_interval
 from course_lib.models import load
 from course_lib.tokens import pad_batch, tokenize

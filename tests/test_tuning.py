@@ -7,7 +7,8 @@ import pytest
 import torch
 from datasets import DatasetDict
 
-from course_lib.data import InputError, load_data
+from course_lib.data import load_data
+from course_lib.errors import InputError
 from course_lib.tuning import (
     CONTROLS, Panel, diagnose, estimate_seconds, find_learning_rate, flip_labels, run_trial, search,
     set_dropout, suggest_learning_rate, trial_table
