@@ -30,8 +30,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .comparison import paired_difference, score_counts
-from .data import (
-    FILL_IN, MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text, split, text_key)
+from .data import split, text_key
 from .errors import InputError
 from .evaluation import bootstrap_interval
 from .files import find_file, is_hub_name
@@ -39,6 +38,7 @@ from .models import load, quiet
 from .packed import read
 from .runs import RunTask, add_peft_lora
 from .show import COLORS, new_figure
+from .tables import FILL_IN, MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text
 from .tokens import batches, pad_batch
 from .training import Task, fit
 

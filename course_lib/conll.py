@@ -17,8 +17,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from .data import (
-    MAX_PROBLEMS, InputError, near_duplicates, read_rows, read_text, split, text_key)
+from .data import near_duplicates, split, text_key
+from .errors import InputError
+from .tables import MAX_PROBLEMS, read_rows, read_text
 
 # %% ../nbs/c_conll.ipynb #267ceddc
 @dataclass

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrize import register_parametrization, remove_parametr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .adapters import add_lora
-from .data import InputError
+from .errors import InputError
 from .evaluation import bootstrap_interval
 from .generation import (
     articles, negative_log_likelihoods, perplexity, real_text, text_rows)

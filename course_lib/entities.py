@@ -30,13 +30,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .comparison import paired_difference, score_counts
 from .conll import PARTS, Sentence, in_parts, is_broken, read_sentences, to_bio
-from .data import MAX_PROBLEMS, InputError
+from .errors import InputError
 from .evaluation import plot_scores
 from .files import find_file, is_hub_name
 from .models import load
 from .packed import read
 from .runs import RunTask, add_peft_lora
 from .show import COLORS, new_figure
+from .tables import MAX_PROBLEMS
 from .tokens import batches, pad_batch
 from .training import Task, fit
 

@@ -28,7 +28,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .chat import Decoding, chat_ids, turn
 from .comparison import paired_difference, score_counts
 from .curve import sixteen_bits
-from .data import MAX_PROBLEMS
 from .errors import InputError
 from .evaluation import wilson_interval
 from .generation import (
@@ -39,6 +38,7 @@ from .prompting import encode
 from .recipe import Recipe
 from .runs import RunTask, add_peft_lora
 from .show import COLORS, new_figure
+from .tables import MAX_PROBLEMS
 from .tokens import batches, pad_batch
 from .training import fit, pick_device
 from .turns import broken, chats_of, is_chat, read_more, read_splits

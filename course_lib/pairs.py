@@ -15,9 +15,10 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict
 
-from .data import (
-    MAX_PROBLEMS, InputError, ask_hub, check_row, read_rows, read_text, split, text_key)
+from .data import split, text_key
+from .errors import InputError
 from .files import TABLE_ENDINGS, find_file, is_file, is_hub_name
+from .tables import MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text
 
 # %% ../nbs/c_pairs.ipynb #d20fd679
 SOURCES = ["source", "src", "document", "article", "dialogue", "text", "english", "en"]

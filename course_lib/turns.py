@@ -19,11 +19,10 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from course_lib.data import (
-    MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, near_duplicates, read_rows, read_text, split,
-    word_runs)
+from .data import near_duplicates, split, word_runs
 from .errors import InputError
 from .files import find_file, is_hub_name
+from .tables import MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, read_rows, read_text
 
 # %% ../nbs/c_turns.ipynb #2671f20d
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles

@@ -21,13 +21,13 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from course_lib import entities, runs
 from course_lib.conll import Sentence, read_sentences, to_bilou, to_bio
-from course_lib.data import InputError
 from course_lib.download import cache_folder, is_there
 from course_lib.entities import (
     KINDS, STATISTICS, Marked, ambiguous, answer_texts, best_path, commonest_tags, count_entities,
     count_errors, encode, entity_f1, forbidden, kind_of, mark, pad_tags, predict_sentences,
     read_entities, recipe_for, score_entities, spans_of, split_words, tag_names, tagging, tags_in,
     tags_of, to_rows, word_scores)
+from course_lib.errors import InputError
 from course_lib.models import find_model, load
 from course_lib.packed import unpadded
 from course_lib.recipe import Recipe
