@@ -9,8 +9,8 @@ __all__ = ['LONGEST', 'WORD', 'NUMBERS', 'SMALL', 'BASELINES', 'SCORES', 'answer
            'predict_answers', 'as_answer', 'normalize', 'exact_match', 'word_f1', 'counts', 'is_name', 'is_number',
            'is_content', 'runs_of', 'first_phrase', 'longest_name', 'never_an_answer', 'nearest_run',
            'baseline_answers', 'decide', 'said', 'mean_f1', 'mean_exact', 'score_answers', 'predict_spans', 'token_f1',
-           'check_pointer', 'choose_threshold', 'settle_threshold', 'answer_rows', 'kind_of', 'plot_kinds',
-           'plot_margins', 'draw_answers', 'answer_texts', 'compare_answers', 'answers_verdict', 'describe_answers',
+           'check_pointer', 'choose_threshold', 'settle_threshold', 'answer_rows', 'answers_verdict', 'kind_of',
+           'plot_kinds', 'plot_margins', 'draw_answers', 'answer_texts', 'compare_answers', 'describe_answers',
            'no_classes', 'as_they_are', 'over_articles', 'look_both_ways', 'train_on_squad', 'run_squad']
 
 # %% ../nbs/13_answers.ipynb #76010b5c
@@ -381,6 +381,18 @@ def answer_rows(model, tokenizer, rows: Dataset, windows: Dataset, batch_size: i
     found = predict_answers(model, tokenizer, rows, windows, batch_size)
     return decide(found, getattr(model.config, "no_answer_threshold", 0.0))
 
+# %% ../nbs/13_answers.ipynb #b4c7ef94
+def answers_verdict(metrics: dict) -> str: # a sentence
+    "Whether the model is better than the best of the baselines, by the paired difference."
+    name = max(metrics["baselines"], key=lambda name: metrics["baselines"][name]["f1"]["value"])
+    gain, plain = metrics["baselines"][name]["model_gain"], name.replace("_", " ")
+    points = 100 * abs(gain["value"])
+    if gain["low"] > 0:
+        return f"The model beats the best baseline ({plain}) by {points:.1f} points of F1."
+    if gain["high"] < 0:
+        return f"The model loses to a baseline ({plain}), by {points:.1f} points of F1: use that."
+    return f"These questions can't tell the model from a baseline ({plain}): don't call it better."
+
 # %% ../nbs/13_answers.ipynb #fac460f5
 KINDS = ["right", "partly right", "elsewhere", "missed", "invented"]
 
@@ -455,18 +467,6 @@ def compare_answers(rows: Dataset, predictions: list, names: tuple) -> dict:
         verdict = f"The {better} run is better on these questions, by {points}."
     return {"n": len(rows), "first": first, "second": second, "difference": difference,
             "verdict": verdict}
-
-# %% ../nbs/13_answers.ipynb #b4c7ef94
-def answers_verdict(metrics: dict) -> str: # a sentence
-    "Whether the model is better than the best of the baselines, by the paired difference."
-    name = max(metrics["baselines"], key=lambda name: metrics["baselines"][name]["f1"]["value"])
-    gain, plain = metrics["baselines"][name]["model_gain"], name.replace("_", " ")
-    points = 100 * abs(gain["value"])
-    if gain["low"] > 0:
-        return f"The model beats the best baseline ({plain}) by {points:.1f} points of F1."
-    if gain["high"] < 0:
-        return f"The model loses to a baseline ({plain}), by {points:.1f} points of F1: use that."
-    return f"These questions can't tell the model from a baseline ({plain}): don't call it better."
 
 # %% ../nbs/13_answers.ipynb #f96c5a3c
 ANSWERS_USE = """```python

@@ -42,7 +42,7 @@ BAD = {
     "other form": (at(20, "A\u030ase"), "in another Unicode form; normalise both to NFC"),
     "beyond the end": (at(400), "is not at 400 – it is at 20"),
     "negative": (at(-10), "is not at -10 – it is at 20"),
-    "a start that is no number": (at("20"), "answer_start '20' is not a whole number – it is at 20"),
+    "a start as text": (at("20"), "answer_start '20' is not a whole number – it is at 20"),
     "true is no number": (at(True), "answer_start 'True' is not a whole number"),
     "an empty answer": (at(20, " "), "an answer is empty – fill it in"),
     "no text": (squad(asked([{"answer_start": 20}])), "an answer is empty"),
