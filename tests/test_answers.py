@@ -397,6 +397,8 @@ def test_the_best_window_answers_and_all_must_agree_on_none(monkeypatch):
     decided = decide(found)
     assert decided[0]["answer"] == "nine" and decided[1]["answer"] is None
     assert decided[1]["start"] is None and said(decided) == ["nine", ""]
+    blank = {"answer": "", "start": 3, "end": 3, "score": 0.5, "margin": 1.0}
+    assert decide([blank])[0] == {**blank, "answer": None, "start": None, "end": None}
 
 
 # what a run folder asks
@@ -435,6 +437,10 @@ def test_scores_comparison_pictures_and_verdict():
     found = compare_answers(rows, (bad, good), ([], []))
     assert "second run is better" in found["verdict"] and found["difference"]["f1"]["high"] < 0
     assert "can't tell" in compare_answers(rows, (good, good), ([], []))["verdict"]
+    few = [rows.select(range(n)) for n in (5, 6)]
+    assert "can't tell" in compare_answers(few[0], (bad[:5], good[:5]), ([], []))["verdict"]
+    assert "second run" in compare_answers(few[1], (bad[:6], good[:6]), ([], []))["verdict"]
+    assert answers_verdict(score_answers(few[0], good[:5])) == "5 questions are too few for a verdict."
     figures = draw_answers(rows, bad)
     assert "12 right" in figures["errors"][1] and "60 missed" in figures["errors"][1]
     nothing = draw_answers(rows_of(question(["Åse"])), [{"answer": "Åse", "margin": -math.inf}])
