@@ -440,7 +440,7 @@ def test_scores_comparison_pictures_and_verdict():
     few = [rows.select(range(n)) for n in (5, 6)]
     assert "can't tell" in compare_answers(few[0], (bad[:5], good[:5]), ([], []))["verdict"]
     assert "second run" in compare_answers(few[1], (bad[:6], good[:6]), ([], []))["verdict"]
-    assert answers_verdict(score_answers(few[0], good[:5])) == "5 questions are too few for a verdict."
+    assert "5 questions are too few" in answers_verdict(score_answers(few[0], good[:5]))
     figures = draw_answers(rows, bad)
     assert "12 right" in figures["errors"][1] and "60 missed" in figures["errors"][1]
     nothing = draw_answers(rows_of(question(["Åse"])), [{"answer": "Åse", "margin": -math.inf}])
