@@ -368,8 +368,8 @@ def choose_threshold(rows: Dataset, predictions: list) -> float: # in nats
     falling = margins[order]
     limits = np.r_[NEVER, (falling[1:] + falling[:-1]) / 2, ALWAYS]
     above = np.searchsorted(-falling, -limits, side="right") # how many answer at each limit
-    best = np.flatnonzero(gains[above] == gains.max())
-    return float(limits[best[-1]])
+    reached = gains[above]
+    return float(limits[reached == reached.max()][-1])
 
 # %% ../nbs/13_answers.ipynb #ae43d405
 def settle_threshold(model, tokenizer, rows: Dataset, windows: Dataset) -> None:
