@@ -16,9 +16,9 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from .data import split, text_key
-from .tables import FILL_IN, MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text
 from .errors import InputError
 from .files import find_file, is_hub_name
+from .tables import FILL_IN, MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text
 
 # %% ../nbs/c_squad.ipynb #3c03a81b
 QUESTION = Features(
