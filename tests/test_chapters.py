@@ -50,7 +50,8 @@ def test_the_times_of_the_routes_are_the_sums_of_their_pages():
     first = ROOT / "nbs/index.ipynb"
     text = "\n".join(source_of(c) for c in json.loads(first.read_text(encoding="utf-8"))["cells"])
     (part_one,) = [paths for title, paths in parts().items() if title.startswith("Part I:")]
-    rows = re.findall(r"(?m)^\| an? (hour|day|week) \| (.*) \| (?:(\d+) h)? ?(?:(\d+) min)? \|$", text)
+    row = r"(?m)^\| an? (hour|day|week) \| (.*) \| (?:(\d+) h)? ?(?:(\d+) min)? \|$"
+    rows = re.findall(row, text)
     assert [name for name, *_ in rows] == ["hour", "day", "week"]
     for name, read, hours, minutes in rows:
         listed = [ROOT / "nbs" / link for link in re.findall(r"\((\w+\.ipynb)\)", read)]
