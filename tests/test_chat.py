@@ -346,10 +346,11 @@ class Terminal:
 
     def interrupt(self):
         "Ctrl-C, pressed until it is heard: between the prompt and the first key it can be lost."
-        for _ in range(20):
-            if self.process.poll() is not None: return
+        for _ in range(5):
             self.type("\x03")
-            for _ in range(20): self.read(0.1)
+            for _ in range(100):           # a second one while it ends would kill it
+                if self.process.poll() is not None: return
+                self.read(0.1)
 
     def close(self):
         "The exit code."
