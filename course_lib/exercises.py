@@ -43,7 +43,7 @@ def same(a, b) -> bool:
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if not isinstance(a, (int, float)) or not isinstance(b, (int, float)): return a == b
-    return math.isnan(a) and math.isnan(b) or math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-7)
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-5, abs_tol=1e-7)
 
 def differ(got, wanted, given: str = "") -> str:
     "What was expected and what came, cut if it is long."

@@ -15,6 +15,7 @@ import csv
 import difflib
 import io
 import json
+import linecache
 import os
 import re
 import select
@@ -138,9 +139,11 @@ def load(path: Path) -> list: # of Exercise
     os.chdir(path.parent)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         for k in run:
-            tree = ast.Module([statements[k][1]], type_ignores=[])
-            exec(compile(tree, f"{path.name}, cell {statements[k][0]}", "exec"), space)
-            if "check" in defined(statements[k][1]): space["check"] = remember
+            cell, statement = statements[k]
+            name, source = f"<{path.name}, cell {cell}>", source_of(notebook["cells"][cell])
+            linecache.cache[name] = len(source), None, source.splitlines(True), name
+            exec(compile(ast.Module([statement], []), name, "exec"), space)
+            if "check" in defined(statement): space["check"] = remember
     return [Exercise(e["exercise"], source_of(notebook["cells"][e["solution"]]),
                      checked_name(source_of(notebook["cells"][e["check"]])),
                      calls[e["exercise"]], space) for e in exercises]
@@ -405,15 +408,18 @@ def main() -> int:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(writer, json.dumps(report(path, given.only)).encode())
-            os._exit(0)
+            os.close(reader)
+            with os.fdopen(writer, "w") as file: json.dump(report(path, given.only), file)
+            return 0
         os.close(writer)
         with os.fdopen(reader, "rb") as file: said = file.read()
         os.waitpid(child, 0)
-        results += json.loads(said or b"[]")
-    total, alive = (sum(n) for n in zip(*[(r["mutants"], len(r["survivors"])) for r in results]))
+        if not said: raise SystemExit(f"{path.name}: its exercises could not be run")
+        results += json.loads(said)
+    total, alive = sum(r["mutants"] for r in results), sum(len(r["survivors"]) for r in results)
     unexplained = sum(len(r["unexplained"]) for r in results)
-    print(f"{len(results)} exercises, {total} mutants, {alive} survive ({alive / total:.1%}), "
+    print(f"{len(results)} exercises, {total} mutants, {alive} survive "
+          f"({alive / max(1, total):.1%}), "
           f"{unexplained} without a reason")
     return int(unexplained > 0)
 
