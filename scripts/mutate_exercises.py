@@ -20,6 +20,7 @@ import os
 import re
 import select
 import signal
+import symtable
 import sys
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ PAIRS = [("min", "max"), ("sum", "mean"), ("any", "all"), ("argmax", "argmin"), 
          ("maximum", "minimum"), ("amax", "amin"), ("round", "int"), ("clamp_min", "clamp_max"),
          ("startswith", "endswith"), ("zeros_like", "ones_like"), ("upper", "lower")]
 OTHERS = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])}
-SAME_VALUE = {"float", "bool", "list", "tuple", "item", "tolist"}  # a type, not another value
+SAME_VALUE = {"float", "int", "bool", "list", "tuple", "item", "tolist"}  # a type, not another value
 
 
 # What a notebook's exercises need
@@ -72,7 +73,13 @@ def changed(statement) -> set:
 
 
 def used(statement) -> set:
-    return {n.id for n in ast.walk(statement) if isinstance(n, ast.Name)}
+    "The names of the module that a statement reads; those inside a function are its own."
+    top = symtable.symtable(ast.unparse(statement), "statement", "exec")
+    found, waiting = {s.get_name() for s in top.get_symbols() if s.is_referenced()}, [top]
+    while waiting:
+        waiting += (inner := waiting.pop().get_children())
+        found |= {s.get_name() for table in inner for s in table.get_symbols() if s.is_global()}
+    return found
 
 
 def python(source: str) -> str:
@@ -105,12 +112,17 @@ def definitions(statements: list, name: str, at: int) -> list:
         statement = statements[i][1]
         if name not in defined(statement): continue
         found.append(i)
-        kept = name in changed(statement) or name in used(getattr(statement, "value", ast.Pass()))
+        kept = name in changed(statement) or name in used_in_value(statement)
         if not kept and not isinstance(statement, ast.AugAssign): break
     if not found and isinstance(statements[at][1], (ast.FunctionDef, ast.ClassDef)):
         later = range(at + 1, len(statements))       # a function may use what is defined after it
         found = [i for i in later if name in defined(statements[i][1])][:1]
     return found
+
+
+def used_in_value(statement) -> set:
+    value = getattr(statement, "value", None)
+    return set() if value is None else used(ast.Expr(value))
 
 
 class Exercise:
