@@ -167,6 +167,20 @@ def checked_name(code: str) -> str:
                 if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "check")
 
 
+def rewrites(path: Path, space: dict) -> dict: # exercise -> functions
+    """Other right answers to the exercises of a notebook, from tests/rewrites. What the notebook
+    defines takes the place of what they import, as in a notebook where somebody writes them."""
+    file, names = ROOT / f"tests/rewrites/{path.stem}.py", {}
+    if not file.exists(): return {}
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), names)
+    own = {name: re.match(r"e(\d+)_(\d+)_", name) for name in names}
+    names |= {name: space[name] for name in names if name in space and not own[name]}
+    found = {}
+    for name, number in own.items():
+        if number: found.setdefault(".".join(number.groups()), []).append(names[name])
+    return found
+
+
 # Mutants
 
 def mutants(source: str) -> list: # of trees, no two alike
