@@ -43,7 +43,7 @@ PAIRS = [("min", "max"), ("sum", "mean"), ("any", "all"), ("argmax", "argmin"), 
          ("maximum", "minimum"), ("amax", "amin"), ("round", "int"), ("clamp_min", "clamp_max"),
          ("startswith", "endswith"), ("zeros_like", "ones_like"), ("upper", "lower")]
 OTHERS = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])}
-SAME_VALUE = {"float", "int", "bool", "list", "tuple", "item", "tolist"}  # a type, not another value
+SAME_VALUE = {"float", "int", "bool", "list", "tuple", "item", "tolist"} # not another value
 
 
 # What a notebook's exercises need
