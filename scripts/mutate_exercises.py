@@ -1,11 +1,12 @@
 """Change every solution of the exercises a little, many times, and see whether its check notices.
 
-    python scripts/mutate_exercises.py [nbs/X.ipynb …] [--only 4.5]
+    python scripts/mutate_exercises.py [nbs/X.ipynb …] [--only 4.5] [--rewrites]
 
 A mutant is a solution with one thing changed: an operator, a constant, a name, an argument, a
 statement. A check that accepts a mutant is either too weak, or the mutant does what the solution
 does; the second kind stands with a reason in tests/mutants.csv. Of a notebook only the statements
-are run that its exercises need, and each mutant is tried in a process of its own.
+are run that its exercises need, and each mutant is tried in a process of its own. With --rewrites
+the other right answers in tests/rewrites are tried instead: a check has to accept all of them.
 """
 import argparse
 import ast
@@ -23,6 +24,7 @@ import signal
 import symtable
 import sys
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -410,42 +412,61 @@ def examine(exercise: Exercise) -> dict: # exercise, mutants, survivors, unexpla
             "unexplained": [d for d in alive if (exercise.number, *d) not in known]}
 
 
-def report(path: Path, only: str | None) -> list:
-    found = []
-    for exercise in load(path):
-        if only and exercise.number != only: continue
-        result = examine(exercise)
-        found.append(result)
-        n, alive, open_ = (result[k] for k in ("mutants", "survivors", "unexplained"))
-        print(f"{exercise.number:>5}  {n:4d} mutants  {len(alive):3d} survive "
-              f"({len(alive) / max(1, n):.1%})  {len(open_):3d} without a reason", flush=True)
-        for went, came in open_: print(f"       - {went}\n       + {came}", flush=True)
-    return found
+def report(exercise: Exercise) -> dict:
+    "Try all mutants, and say how many live, and which of them nobody has argued for."
+    result = examine(exercise)
+    n, alive, unexplained = (result[k] for k in ("mutants", "survivors", "unexplained"))
+    print(f"{exercise.number:>5}  {n:4d} mutants  {len(alive):3d} survive "
+          f"({len(alive) / max(1, n):.1%})  {len(unexplained):3d} without a reason", flush=True)
+    for went, came in unexplained: print(f"       - {went}\n       + {came}", flush=True)
+    return result
+
+
+def report_rewrites(exercise: Exercise, others: list) -> dict:
+    "Try the other right answers, and say which of them are refused, and why."
+    refused = [f"{other.__name__}: {said}" for other in others
+               for holds, said in (look(other, prop) for prop in exercise.properties) if not holds]
+    print(f"{exercise.number:>5}  {len(others)} other right answers, {len(refused)} refusals",
+          *refused, sep="\n       ", flush=True)
+    return {"exercise": exercise.number, "rewrites": len(others), "refused": refused}
+
+
+def apart(function, *arguments) -> list:
+    "What a function returns that is called in a process of its own."
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try: os.write(writer, json.dumps(function(*arguments)).encode())
+        except BaseException: traceback.print_exc()
+        finally: os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file: said = file.read()
+    os.waitpid(child, 0)
+    if not said: raise SystemExit(f"{arguments[0].name}: its exercises could not be run")
+    return json.loads(said)
+
+
+def run(path: Path, only: str | None, rewritten: bool) -> list:
+    exercises = [e for e in load(path) if only in (None, e.number)]
+    if not rewritten: return [report(e) for e in exercises]
+    others = rewrites(path, exercises[0].space) if exercises else {}
+    return [report_rewrites(e, others.get(e.number, [])) for e in exercises]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--only", help="the number of one exercise")
+    parser.add_argument("--rewrites", action="store_true",
+                        help="try the other right answers of tests/rewrites instead of mutants")
     given = parser.parse_args()
     paths = [p.resolve() for p in given.notebooks] or with_exercises()
-    results = []
-    for path in paths:           # in a process each: none sees what another has run
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            with os.fdopen(writer, "w") as file: json.dump(report(path, given.only), file)
-            return 0
-        os.close(writer)
-        with os.fdopen(reader, "rb") as file: said = file.read()
-        os.waitpid(child, 0)
-        if not said: raise SystemExit(f"{path.name}: its exercises could not be run")
-        results += json.loads(said)
-    total, alive = sum(r["mutants"] for r in results), sum(len(r["survivors"]) for r in results)
-    unexplained = sum(len(r["unexplained"]) for r in results)
-    print(f"{len(results)} exercises, {total} mutants, {alive} survive "
-          f"({alive / max(1, total):.1%}), "
+    results = [r for path in paths for r in apart(run, path, given.only, given.rewrites)]
+    if given.rewrites: return int(any(r["refused"] or r["rewrites"] < 5 for r in results))
+    total, alive, unexplained = (
+        sum(n) for n in zip(*[(r["mutants"], len(r["survivors"]), len(r["unexplained"]))
+                              for r in results]))
+    print(f"{len(results)} exercises, {total} mutants, {alive} survive ({alive / total:.1%}), "
           f"{unexplained} without a reason")
     return int(unexplained > 0)
 
