@@ -45,7 +45,8 @@ PAIRS = [("min", "max"), ("sum", "mean"), ("any", "all"), ("argmax", "argmin"), 
          ("maximum", "minimum"), ("amax", "amin"), ("round", "int"), ("clamp_min", "clamp_max"),
          ("startswith", "endswith"), ("zeros_like", "ones_like"), ("upper", "lower")]
 OTHERS = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])}
-SAME_VALUE = {"float", "int", "bool", "list", "tuple", "item", "tolist"} # not another value
+# of another type, but the same value
+SAME_VALUE = {"float", "int", "bool", "list", "tuple", "item", "tolist", "asarray"}
 
 
 # What a notebook's exercises need
@@ -303,7 +304,10 @@ def of_boolean(node) -> list:
     return [setting(op=other), *dropped]
 
 
-def of_unary(node) -> list: return [(lambda n: n.operand)]
+def of_unary(node) -> list:
+    "Without the sign; but the axis 1 of a matrix is its axis -1, and -2 and 0 are tried as well."
+    one = isinstance(node.operand, ast.Constant) and node.operand.value == 1
+    return [] if one else [lambda n: n.operand]
 
 
 def of_constant(node) -> list:
