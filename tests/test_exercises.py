@@ -143,6 +143,7 @@ MUTATE = [sys.executable, "scripts/mutate_exercises.py"]
 REWRITTEN = sorted(p.stem for p in (ROOT / "tests/rewrites").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REWRITTEN)
 def test_other_right_answers_are_accepted(name):
     "At least five for each exercise, written by hand."
@@ -195,7 +196,8 @@ def test_check_and_reject(capsys):
 def like_the_mean(mean):
     """It is the mean.
     Divide by the number."""
-    for values in ([1, 2], [3, 5, 10]): yield mean(values), sum(values) / len(values), f"for {values}"
+    for values in ([1, 2], [3, 5, 10]):
+        yield mean(values), sum(values) / len(values), f"for {values}"
 
 
 def test_a_property_may_yield_what_came_and_what_was_expected(capsys):
@@ -212,7 +214,8 @@ def test_a_property_may_yield_what_came_and_what_was_expected(capsys):
 
 
 @pytest.mark.parametrize("a, b, alike", [
-    (np.bool_(True), True, True), (torch.tensor([1, 2]), (1.0, 2.0), True), (math.nan, math.nan, True),
+    (np.bool_(True), True, True), (torch.tensor([1, 2]), (1.0, 2.0), True),
+    (math.nan, math.nan, True),
     ({"a": np.float32(0.1)}, {"a": 0.1}, True), (pd.Series([1.0, 2.0]), [1, 2], True),
     (1.0, 1.001, False), ([1, 2], [1, 2, 3], False), ([1], 1, False), (None, 0, False),
     ("1", 1, False), ({"a": 1}, {"b": 1}, False), (math.nan, 0.0, False)])

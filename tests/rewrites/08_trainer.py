@@ -42,8 +42,8 @@ def e8_1_two_lists(old):
     now = ["eval_strategy", "use_cpu", "warmup_steps"]
     kept = {k: old[k] for k in old if k not in [*before, "group_by_length"]}
     moved = {b: old[a] for a, b in zip(before, now) if a in old}
-    grouped = ["group_by_length"] if old.get("group_by_length") else []
-    return {**kept, **moved, **{"train_sampling_strategy": g for g in grouped}}
+    grouped = [("train_sampling_strategy", "group_by_length")] if old.get("group_by_length") else []
+    return {**kept, **moved, **dict(grouped)}
 
 
 def e8_1_zipped(old):
@@ -57,7 +57,7 @@ def e8_1_zipped(old):
 
 
 def steps_and_warmup(rows, size, parts, epochs, warmup):
-    steps = epochs * -(-(-(-rows // size)) // parts)
+    steps = epochs * math.ceil(math.ceil(rows / size) / parts)
     return steps, int(warmup) if warmup >= 1 else math.ceil(warmup * steps)
 
 
@@ -134,7 +134,8 @@ def e8_3_recursive(values, patience, threshold=0.0, i=0, kept=0, waited=0):
     if i == len(values) or (waited >= patience): return i, kept
     best = values[kept] if i else -math.inf
     waited = 0 if values[i] - best > threshold else waited + 1
-    return e8_3_recursive(values, patience, threshold, i + 1, i if values[i] > best else kept, waited)
+    kept = i if values[i] > best else kept
+    return e8_3_recursive(values, patience, threshold, i + 1, kept, waited)
 
 
 def e8_3_progress(values, patience, threshold=0.0):
