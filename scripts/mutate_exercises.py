@@ -394,7 +394,7 @@ def try_it(exercise: Exercise, code: str, writer: int) -> None:
 def difference(source: str, mutant: str) -> tuple: # (lines that went, lines that came)
     before = ast.unparse(ast.parse(source)).splitlines()
     lines = [line for line in difflib.ndiff(before, mutant.splitlines()) if line[0] in "+-"]
-    return tuple(" / ".join(line[2:].strip() for line in lines if line[0] == sign)
+    return tuple(" ⏎ ".join(line[2:].strip() for line in lines if line[0] == sign)
                  for sign in "-+")
 
 

@@ -166,7 +166,7 @@ def test_survivors_are_argued_for_exercises_that_are_there():
     assert table["why"].all() and not table.duplicated().any()
     for row in table.itertuples():
         lines = ast.unparse(ast.parse(there[row.exercise])).splitlines()
-        gone = row.solution.split(" / ")
+        gone = row.solution.split(" ⏎ ")
         assert set(gone) <= {line.strip() for line in lines}, row.solution
 
 
