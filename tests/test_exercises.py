@@ -5,14 +5,20 @@ That all solutions pass and all wrong answers are rejected for the right reason 
 chapters themselves, which run both; here we look that none of them lacks a part, and at what is
 made from them.
 """
+import ast
 import hashlib
 import json
+import math
 import re
 import shutil
+import subprocess
 import sys
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, run_course
 
 from course_lib import exercises
@@ -133,6 +139,37 @@ def test_a_stub_raises_one_error_and_is_not_done(name, capsys):
         assert "not done yet" in capsys.readouterr().out
 
 
+MUTATE = [sys.executable, "scripts/mutate_exercises.py"]
+REWRITTEN = sorted(p.stem for p in (ROOT / "tests/rewrites").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_other_right_answers_are_accepted(name):
+    "At least five for each exercise, written by hand."
+    done = subprocess.run([*MUTATE, f"nbs/{name}.ipynb", "--rewrites"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_mutants_are_killed_and_survivors_are_shown():
+    "Of a short exercise, whose mutants all differ in what they do."
+    done = subprocess.run([*MUTATE, "nbs/01_data.ipynb", "--only", "1.2"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0 and re.search(r"\d\d mutants +0 survive", done.stdout), done.stdout
+
+
+def test_survivors_are_argued_for_exercises_that_are_there():
+    there = {e["exercise"]: source_of(WITH[name]["cells"][e["solution"]])
+             for name in WITH for e in find_exercises(WITH[name])}
+    table = pd.read_csv(ROOT / "tests/mutants.csv", dtype=str, keep_default_na=False)
+    assert table["why"].all() and not table.duplicated().any()
+    for row in table.itertuples():
+        lines = ast.unparse(ast.parse(there[row.exercise])).splitlines()
+        gone = row.solution.split(" ⏎ ")
+        assert set(gone) <= {line.strip() for line in lines}, row.solution
+
+
 def holds_two(f):
     """It gives two.
     Add one and one."""
@@ -154,6 +191,36 @@ def test_check_and_reject(capsys):
     def undone(): raise NotImplementedError
     with pytest.raises(AssertionError, match="was not written"):
         reject("nothing", undone, holds_two)
+
+
+def like_the_mean(mean):
+    """It is the mean.
+    Divide by the number."""
+    for values in ([1, 2], [3, 5, 10]):
+        yield mean(values), sum(values) / len(values), f"for {values}"
+
+
+def test_a_property_may_yield_what_came_and_what_was_expected(capsys):
+    assert check("1", lambda v: np.float32(np.mean(v)), like_the_mean) == 1
+    assert check("1", lambda v: torch.tensor(v).float().mean(), like_the_mean) == 1
+    assert check("1", lambda v: sum(v) / 2, like_the_mean) == 0
+    assert "Divide by the number. Expected 6.0, got 9.0 for [3, 5, 10]." in said(capsys)
+    assert check("1", lambda v: v[7], like_the_mean) == 0
+    assert "Divide by the number. It raised IndexError" in said(capsys), "the hint is kept"
+    reject("divides by two", lambda v: sum(v) / 2, like_the_mean)
+
+    def undone(values): raise NotImplementedError
+    assert check("1", undone, like_the_mean) == 0 and "not done yet" in said(capsys)
+
+
+@pytest.mark.parametrize("a, b, alike", [
+    (np.bool_(True), True, True), (torch.tensor([1, 2]), (1.0, 2.0), True),
+    (math.nan, math.nan, True),
+    ({"a": np.float32(0.1)}, {"a": 0.1}, True), (pd.Series([1.0, 2.0]), [1, 2], True),
+    (1.0, 1.001, False), ([1, 2], [1, 2, 3], False), ([1], 1, False), (None, 0, False),
+    ("1", 1, False), ({"a": 1}, {"b": 1}, False), (math.nan, 0.0, False)])
+def test_values_are_the_same_whatever_made_them(a, b, alike):
+    assert exercises.same(a, b) is alike and exercises.same(b, a) is alike
 
 
 # A small chapter of its own, so that grading takes seconds
