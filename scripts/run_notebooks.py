@@ -4,8 +4,8 @@
 
 Execution counts are kept (1, 2, 3, ... is the proof that a notebook was run in order, in one go);
 times, kernel versions and widget state are not. The box at the top gets its two durations from
-here: reading at 200 words a minute, running as measured. The README gets its picture and its scores
-from the first page, and each chapter its place on the way of the data.
+here: reading as a reader does who works through the exercises, running as measured. The README gets
+its picture and its scores from the first page, and each chapter its place on the way of the data.
 """
 import base64
 import re
@@ -45,10 +45,20 @@ def run(path: Path) -> float: # seconds
 
 def durations(nb, seconds: float) -> str:
     "How long a chapter takes, for its box."
-    words = sum(len(c.source.split()) for c in nb.cells)
-    reading = max(1, round(words / 200))
     running = 5 * max(1, round(seconds / 5))
-    return f"reading: {reading} min · running: {running} s"
+    return f"reading: {reading_minutes(nb)} min · running: {running} s"
+
+
+def reading_minutes(nb) -> int:
+    "180 words of prose a minute, ten lines of code a minute, five minutes an exercise."
+    prose = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
+    words = len(re.sub(r"!\[.*?\]\(.*?\)|(?<=\])\(.*?\)", "", prose).split())
+    code = [c.source for c in nb.cells if c.cell_type == "code"]
+    unfolded = [s for s in code if not re.search(r"(?m)^ *### BEGIN SOLUTION|^reject\(", s)]
+    lines = sum(bool(line.strip()) for s in unfolded for line in s.splitlines())
+    _, _, unchecked = prose.partition("**Exercises**")
+    exercises = re.findall(r"(?m)^### Exercise", prose) + re.findall(r"(?m)^\d+\. \*", unchecked)
+    return max(1, round(words / 180 + lines / 10 + 5 * len(exercises)))
 
 
 def fill_readme():
