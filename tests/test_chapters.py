@@ -1,4 +1,5 @@
 """What the course consists of is read, not typed; a chapter added as CONTRIBUTING says passes."""
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import draw_way
-from chapters import module_of, number_of, pages
+from chapters import module_of, number_of, pages, parts, source_of
 
 COPIED = ["nbs", "scripts", "tests", "course_lib", "site"]
 FILES = ["settings.ini", "_quarto.yml", "README.md", "CONTRIBUTING.md", "pytest.ini"]
@@ -38,6 +39,26 @@ def test_every_chapter_has_its_place_on_the_way_drawn():
     for number, marked in places.items():
         picture = ROOT / f"nbs/images/way_{number}.svg"
         assert picture.read_text(encoding="utf-8") == draw_way.draw(marked)
+
+
+def reading_time(path) -> int: # minutes, as the page's first box says
+    text = "\n".join(source_of(c) for c in json.loads(path.read_text(encoding="utf-8"))["cells"])
+    return int(re.search(r"reading: (\d+) min", text)[1])
+
+
+def test_the_times_of_the_routes_are_the_sums_of_their_pages():
+    first = ROOT / "nbs/index.ipynb"
+    text = "\n".join(source_of(c) for c in json.loads(first.read_text(encoding="utf-8"))["cells"])
+    (part_one,) = [paths for title, paths in parts().items() if title.startswith("Part I:")]
+    route = r"(?m)^\| an? (hour|day|week) \| (.*) \| (?:(\d+) h)? ?(?:(\d+) min)? \|$"
+    rows = re.findall(route, text)
+    assert [name for name, *_ in rows] == ["hour", "day", "week"]
+    for name, read, hours, minutes in rows:
+        listed = [ROOT / "nbs" / link for link in re.findall(r"\((\w+\.ipynb)\)", read)]
+        if "this page" in read: listed.append(first)
+        if "all of Part I," in read: listed += part_one
+        total = sum(map(reading_time, listed))
+        assert abs(total - 60 * int(hours or 0) - int(minutes or 0)) <= 5, (name, total)
 
 
 def replace_once(path, old, new):
