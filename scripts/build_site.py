@@ -38,6 +38,7 @@ from chapters import DIRECTIVE, ROOT, entries, exported, modules, number_of, sou
 PROCESS = "from nbdev.serve import proc_nbs; proc_nbs('.')"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PANEL = "<p><em>The panel as it looks where the notebook is run; here it doesn't move.</em></p>"
+NO_PICTURE = "<p><em>Here a panel appears where the notebook is run.</em></p>"
 # Where Quarto finds one of these in an output, it loads require.js and jquery from elsewhere.
 SCRIPTED = {"text/html", "application/javascript", WIDGET}
 DOCUMENTS = {"README.md": "about.md", "CONTRIBUTING.md": "contributing.md",
@@ -277,7 +278,8 @@ def finish_output(output: dict, path: Path, number: str) -> dict:
         picture.write_bytes(base64.b64decode("".join(data["image/png"])))
         return html_output(f"<p>{picture_tag(f'images/{picture.name}', alt_of(output))}</p>")
     if WIDGET in data:
-        picture = path.parent / f"images/panel_{path.stem}.png"
+        picture = path.parent / f"images/panel_{path.stem}.png"  # made by panel_pictures.py
+        if not picture.exists(): return html_output(NO_PICTURE)
         shown = picture_tag(f"images/{picture.name}", alt_in(picture))
         return html_output(f"<p>{shown}</p>{PANEL}")
     if "text/html" in data: return html_output("".join(data["text/html"]))
@@ -288,9 +290,8 @@ def alt_of(output: dict) -> str: return output["metadata"].get("image/png", {}).
 
 
 def alt_in(picture: Path) -> str:
-    "The alt text that a PNG carries; empty if there is none, or no picture."
+    "The alt text that a PNG carries; empty if there is none."
     from PIL import Image
-    if not picture.exists(): return ""
     return Image.open(picture).text.get("Description", "")
 
 

@@ -1,7 +1,7 @@
 """Take the pictures that stand where a panel would be on a page without a kernel: `python
 scripts/panel_pictures.py [PAGE ...]`
 
-Each notebook is opened in JupyterLab in a real browser and run up to its panel, the panel is used
+The code of each page up to its panel is run in JupyterLab in a real browser, the panel is used
 once, and what it then shows goes into `nbs/images/panel_PAGE.png`, which carries its own alt text.
 Needs Chromium and `pip install playwright`; after a change to a panel.
 """
@@ -38,6 +38,17 @@ def ask_something(area) -> None:
 def leave(area) -> None: pass
 
 
+# what chapter 7's panel needs of the cells before it
+TUNING = """from datasets import DatasetDict
+
+from course_lib.data import load_data
+from course_lib.tuning import Panel
+
+whole = load_data("reviews")
+splits = DatasetDict({"train": whole["train"].select(range(480)),
+                      "validation": whole["validation"].select(range(240))})
+panel = Panel(splits)
+panel.widget"""
 PANELS = { # page -> (what its cell ends with, what is done with the panel, the alt text)
     "07_tuning": ("panel.widget", run_a_trial,
                   "A panel: ten settings as sliders and menus, a field to type in beside each "
@@ -64,7 +75,7 @@ def main():
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        for path in (ROOT / "nbs").glob("*.ipynb"): shutil.copy(path, folder)
+        for name in args.pages: write_code(name, Path(folder) / f"{name}.ipynb")
         command = [args.python, "-m", "jupyterlab", "--no-browser", "--allow-root",
                    f"--port={port}", "--IdentityProvider.token=", "--ServerApp.password=",
                    f"--notebook-dir={folder}"]
@@ -86,18 +97,29 @@ def wait_for(port: int) -> None:
         except OSError: time.sleep(0.5)
 
 
+def write_code(name: str, path: Path) -> None:
+    "A notebook with the code of a page up to its panel."
+    notebook = json.loads((ROOT / f"nbs/{name}.ipynb").read_text(encoding="utf-8"))
+    cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
+    last = next(i for i, c in enumerate(cells)
+                if "".join(c["source"]).rstrip().endswith(PANELS[name][0]))
+    for c in cells: c.update(outputs=[], execution_count=None)
+    cells = cells[:last + 1]
+    if name == "07_tuning": cells = [{**cells[-1], "source": TUNING}]
+    path.write_text(json.dumps({**notebook, "cells": cells}), encoding="utf-8")
+
+
 def take(browser, port: int, name: str) -> None:
     "Run a notebook up to its panel, use the panel, keep what it shows."
-    last, use, alt = PANELS[name]
-    cells = json.loads((ROOT / f"nbs/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    n = next(i for i, c in enumerate(cells) if "".join(c["source"]).rstrip().endswith(last))
+    _, use, alt = PANELS[name]
     page = browser.new_page(viewport={"width": 1300, "height": 1100})
     page.goto(f"http://127.0.0.1:{port}/lab/tree/{name}.ipynb")
     expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible(timeout=120_000)
-    page.locator(".jp-Notebook .jp-MarkdownCell").first.click()
-    for _ in range(n + 1):
-        page.keyboard.press("Shift+Enter")
-        time.sleep(0.3)
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("End")
     area = page.locator(".jp-OutputArea-output:has(> .jupyter-widgets)").last
     expect(area).to_be_visible(timeout=600_000)
     area.scroll_into_view_if_needed()

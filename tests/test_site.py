@@ -262,7 +262,7 @@ RAW = "``````{=html}\n%s\n``````\n"
     (add_output("application/javascript", "1"), "for which Quarto loads scripts from elsewhere"),
     (add_output(build_site.WIDGET, "x"), "for which Quarto loads scripts from elsewhere"),
     (without_source, "api/optim.md: the code of clip_grad_norm is not shown"),
-    (remove("nbs/images/panel_07_tuning.png"), "panel_07_tuning.png is not there"),
+    (remove("nbs/images/panel_index.png"), "picture images/panel_index.png is not there"),
     (replace("_quarto.yml", "mathml", "mathjax"), "'mathml' was expected"),
     (replace("_quarto.yml", "[cosmo, site/theme.scss]", "[cosmo]"),
      "does not contain items matching the given schema"),
