@@ -13,8 +13,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import draw_way
 from chapters import module_of, number_of, pages, parts, source_of
 
-COPIED = ["nbs", "scripts", "tests", "course_lib", "site"]
-FILES = ["settings.ini", "_quarto.yml", "README.md", "CONTRIBUTING.md", "pytest.ini"]
+COPIED = ["nbs", "scripts", "tests", "course_lib"]
+FILES = ["settings.ini", "_quarto.yml", "README.md", "CONTRIBUTING.md", "styles.css", "pytest.ini"]
 CHECKS = ["tests/test_chapters.py", "tests/test_notebooks.py", "tests/test_site.py",
           "tests/test_exercises.py"]
 CHEAP = ("whole or package or imports or linked or navigation or way or page or numbered or hints "
@@ -50,8 +50,8 @@ def test_the_times_of_the_routes_are_the_sums_of_their_pages():
     first = ROOT / "nbs/index.ipynb"
     text = "\n".join(source_of(c) for c in json.loads(first.read_text(encoding="utf-8"))["cells"])
     (part_one,) = [paths for title, paths in parts().items() if title.startswith("Part I:")]
-    route = r"(?m)^\| an? (hour|day|week) \| (.*) \| (?:(\d+) h)? ?(?:(\d+) min)? \|$"
-    rows = re.findall(route, text)
+    row = r"(?m)^\| an? (hour|day|week) \| (.*) \| (?:(\d+) h)? ?(?:(\d+) min)? \|$"
+    rows = re.findall(row, text)
     assert [name for name, *_ in rows] == ["hour", "day", "week"]
     for name, read, hours, minutes in rows:
         listed = [ROOT / "nbs" / link for link in re.findall(r"\((\w+\.ipynb)\)", read)]
