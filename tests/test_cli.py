@@ -324,7 +324,7 @@ BAD = {
     "truncated parquet": ([], "a.parquet", b"PAR1\x15\x04\x15", "not a whole Parquet file"),
     "a directory": ([], ".", None, "is a folder"),
     "unknown model": (["--model", "no/such-model"], "good.csv", GOOD, "the hub didn't give it"),
-    "unknown task": (["--task", "translation"], "good.csv", GOOD, "it can be text-classification"),
+    "unknown task": (["--task", "guessing"], "good.csv", GOOD, "it can be text-classification"),
     "no epochs": (["--epochs", "0"], "good.csv", GOOD, "--epochs 0 – is not between"),
     "a ratio of 500": (["--warmup-ratio", "500"], "good.csv", GOOD, "not between"),
     "no such device": (["--device", "nonsense"], "good.csv", GOOD, "can't be used here"),
