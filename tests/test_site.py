@@ -127,8 +127,6 @@ def test_the_address_of_the_repository_is_one_setting(prepared, monkeypatch):
     assert told["repo-url"] == fork["git_url"] and told["site-url"] == "https://me.example/mine"
     readme = build_site.document_page("README.md", "about.md")
     assert "git clone https://git.example/me/mine" in readme
-    assert "https://git.example/me/mine/blob/trunk/LICENSE" in build_site.document_page(
-        "data/README.md", "data/card.md") + readme
     assert "](data/card.md)" in readme and "](nbs/05_training.ipynb)" in readme
 
 
