@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['STEPS', 'RECIPE', 'PASSES', 'RUNS', 'CLAIMS', 'SMOLLM2', 'SMOLLM2_RATES', 'ALL_WEIGHTS', 'LORA', 'RATES', 'CONSTANT',
            'NO_WARMUP', 'FEWER_LAYERS', 'HALF', 'SWEEP', 'HARMLESS', 'WITHOUT', 'CORPUS', 'EIGHTH', 'NEXT_WORD', 'ASK',
-           'ASK_8', 'MINILM', 'FAMOUS', 'SOURCES', 'RECORDS', 'draw', 'make_rare', 'cleaned', 'run_once', 'count_words',
-           'altered', 'measure_flips', 'what_it_took', 'measures', 'prompt_once', 'next_word_once', 'joint_once',
-           'corpus_once', 'some_texts', 'Effect', 'gain', 'within', 'below', 'Claim', 'chosen', 'default_rate',
-           'over_batch_64', 'at_rates', 'steps_saved', 'another_draw', 'winners_luck', 'stays', 'turns', 'without',
-           'over_prompt', 'tokens_read', 'tokens_spared', 'interval', 'decide', 'verdict', 'OutOfTime', 'getter',
-           'run_claims', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'plot_ledger', 'continuation',
-           'spelt_alike', 'sentences', 'reader', 'contamination_once']
+           'ASK_8', 'MINILM', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger', 'draw', 'make_rare', 'cleaned', 'run_once',
+           'count_words', 'altered', 'measure_flips', 'what_it_took', 'measures', 'prompt_once', 'next_word_once',
+           'joint_once', 'corpus_once', 'some_texts', 'Effect', 'gain', 'within', 'below', 'Claim', 'chosen',
+           'default_rate', 'over_batch_64', 'at_rates', 'steps_saved', 'another_draw', 'winners_luck', 'stays', 'turns',
+           'without', 'over_prompt', 'tokens_read', 'tokens_spared', 'interval', 'decide', 'verdict', 'OutOfTime',
+           'getter', 'run_claims', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'continuation', 'spelt_alike',
+           'sentences', 'reader', 'contamination_once']
 
 # %% ../nbs/b_claims.ipynb #76d7c8ab
 import os, re, tempfile, time
@@ -47,6 +47,24 @@ from .tables import read_table
 from .tokens import tokenize
 from .training import early_stopping, fit, predict_logits
 from .tuning import flip_labels, set_dropout
+
+# %% ../nbs/b_claims.ipynb #082c6307
+def plot_ledger(ledger: pd.DataFrame): # Figure
+    "The effects in points, with their intervals; the grey line is what each has to exceed."
+    in_points = ledger["unit"].str.startswith("points")
+    shown = ledger[in_points].iloc[::-1].reset_index(drop=True)
+    fig, ax = new_figure(width=8, height=1 + 0.24 * len(shown))
+    colors = {"holds": COLORS[2], "fails": COLORS[1], "open": "0.5"}
+    for y, r in shown.iterrows():
+        reach = [[r["effect"] - r["low"]], [r["high"] - r["effect"]]]
+        ax.errorbar(r["effect"] - r["least"], y, xerr=reach, fmt="o", ms=4, capsize=2,
+                    color=colors[r["condition_verdict"]])
+    ax.axvline(0, color="0.4", lw=1)
+    ax.set(xscale="symlog", ylim=(-0.7, len(shown) - 0.3), yticks=range(len(shown)),
+           xlabel="points above what the claim needs\n(95 % interval, symmetric log scale)")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_yticklabels(shown["claim"] + ": " + shown["condition"], fontsize=7)
+    return fig
 
 # %% ../nbs/b_claims.ipynb #b70aa518
 STEPS = {
@@ -700,24 +718,6 @@ def merged(
         each = dict(zip(rows["condition"], rows["condition_verdict"]))
         both.loc[rows.index, "verdict"] = verdict(each)
     return both[ledger.columns]
-
-# %% ../nbs/b_claims.ipynb #082c6307
-def plot_ledger(ledger: pd.DataFrame): # Figure
-    "The effects in points, with their intervals; the grey line is what each has to exceed."
-    in_points = ledger["unit"].str.startswith("points")
-    shown = ledger[in_points].iloc[::-1].reset_index(drop=True)
-    fig, ax = new_figure(width=8, height=1 + 0.24 * len(shown))
-    colors = {"holds": COLORS[2], "fails": COLORS[1], "open": "0.5"}
-    for y, r in shown.iterrows():
-        reach = [[r["effect"] - r["low"]], [r["high"] - r["effect"]]]
-        ax.errorbar(r["effect"] - r["least"], y, xerr=reach, fmt="o", ms=4, capsize=2,
-                    color=colors[r["condition_verdict"]])
-    ax.axvline(0, color="0.4", lw=1)
-    ax.set(xscale="symlog", ylim=(-0.7, len(shown) - 0.3), yticks=range(len(shown)),
-           xlabel="points above what the claim needs\n(95 % interval, symmetric log scale)")
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_yticklabels(shown["claim"] + ": " + shown["condition"], fontsize=7)
-    return fig
 
 # %% ../nbs/b_claims.ipynb #a80e1a73
 @torch.inference_mode()

@@ -322,15 +322,19 @@ def pretrain(corpus: Option(list[Path], "Text files or tables; more may follow."
     print(f"{int(last['tokens']):,} tokens, {scores}\nmodel  {out}")
 
 # %% ../nbs/c_command_line.ipynb #5ba9b5db
-@app.command()
-def lab():
-    "Open the chapters in JupyterLab."
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(more: typer.Context):
+    "Open the chapters in JupyterLab, the first page first; its own options may follow."
     from importlib.util import find_spec
     from course_lib.exercises import chapters
     folder = chapters()
     if not find_spec("jupyterlab"):
         raise InputError("JupyterLab – is not installed – pip install 'course-lib[lab]'")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(folder)])
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in more.args:
+        advice = "course lab --allow-root, or work as another user"
+        raise InputError(f"JupyterLab – doesn't start for root unless it is told to – {advice}")
+    first = str(folder / "index.ipynb")
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", first, *more.args])
 
 @app.command()
 def doctor(as_json: AsJson = False):

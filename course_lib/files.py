@@ -12,6 +12,7 @@ import errno, hashlib, json, os, re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import course_lib
 from .errors import InputError
 
 # %% ../nbs/c_files.ipynb #c656a2da
@@ -35,9 +36,8 @@ def is_folder(path) -> bool:
 # %% ../nbs/c_files.ipynb #772f8b69
 def shipped(name: str) -> Path: # of the file or folder
     "Where something that comes with the course lies: `reviews.csv`, `models/tiny-gpt2`."
-    inside = Path(__file__).parent / "shipped" if "__file__" in globals() else None
-    if inside: roots = [inside, inside.parent.parent / "data"]
-    else: roots = [p / "data" for p in Path.cwd().resolve().parents]
+    home = Path(course_lib.__file__).parent
+    roots = [home / "shipped", home.parent / "data"] # installed, or in a clone
     return next((r / name for r in roots if exists(r / name)), roots[0] / name)
 
 def find_file(name: str) -> Path:

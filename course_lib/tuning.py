@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'Trial', 'set_dropout', 'run_trial', 'find_learning_rate', 'suggest_learning_rate', 'estimate_seconds',
-           'Panel', 'work', 'watch', 'trial_table', 'trial_scores', 'suggest', 'search', 'plot_importance',
+           'Knob', 'Panel', 'work', 'watch', 'trial_table', 'trial_scores', 'suggest', 'search', 'plot_importance',
            'flip_labels', 'diagnose']
 
 # %% ../nbs/07_tuning.ipynb #1390f18f
 import math, threading, time
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,7 @@ class Trial:
     history: pd.DataFrame
     accuracy: dict # value, low, high, on the validation part
     seconds: float
+    stopped: bool = False # by hand, before its last step
 
 def set_dropout(model: torch.nn.Module, p: float) -> None:
     "Give every dropout layer of a model the same probability."
@@ -121,28 +123,81 @@ CONTROLS = {
     "frozen_layers": ("IntSlider", {"value": 0, "min": 0, "max": 4}),
     "patience": ("IntSlider", {"value": 0, "min": 0, "max": 5})}
 
+# %% ../nbs/07_tuning.ipynb #77f995ff
+class Knob:
+    "A slider with a field to type in; a value out of its range is kept and said, not changed."
+    def __init__(self, kind: str, name: str, options: dict):
+        import ipywidgets as w
+        place = {"layout": w.Layout(width="16em"), "style": {"description_width": "7.5em"}}
+        self.name = name.replace("_", " ")
+        self.slider = getattr(w, kind)(description=self.name, readout=False, **options, **place)
+        field = w.IntText if kind == "IntSlider" else w.FloatText
+        field_place = w.Layout(width="5.5em", margin="2px 0")
+        self.field = field(value=options["value"], layout=field_place, tooltip=self.name)
+        self.widget = w.HBox([self.slider, self.field])
+        self.field.observe(lambda _: self.follow(), "value")
+        self.slider.observe(lambda moved: setattr(self.field, "value", moved["new"]), "value")
+
+    def range(self) -> tuple: # (lowest, highest)
+        "The ends of the slider as values; one for rates keeps them as powers of ten."
+        base = getattr(self.slider, "base", None)
+        low, high = self.slider.min, self.slider.max
+        return (base**low, base**high) if base else (low, high)
+
+    def complaint(self) -> str:
+        "What is wrong with the value; empty if nothing is."
+        low, high = self.range()
+        if low <= self.value <= high: return ""
+        return f"{self.name} {self.value:g} is not between {low:g} and {high:g}"
+
+    def follow(self) -> None:
+        "Move the slider to what was typed, if it is in range."
+        if not self.complaint(): self.slider.value = self.field.value
+
+    @property
+    def value(self): return self.field.value
+
+    @value.setter
+    def value(self, new): self.field.value = new
+
 # %% ../nbs/07_tuning.ipynb #f59f0206
 class Panel:
     "Sliders for the settings of a fine-tune, its curve, and a table of the runs."
     def __init__(self, splits: DatasetDict, models=("tiny-gpt2", "tiny-bert")):
         import ipywidgets as w
         self.splits, self.trials, self.thread, self.stopping = splits, [], None, False
-        wide = {"style": {"description_width": "9em"}, "layout": w.Layout(width="24em")}
+        wide = {"style": {"description_width": "7.5em"}, "layout": w.Layout(width="21.8em")}
         self.controls = {"model": w.Dropdown(options=list(models), description="model", **wide)}
         for name, (kind, options) in CONTROLS.items():
-            control = getattr(w, kind)
-            self.controls[name] = control(description=name.replace("_", " "), **options, **wide)
+            said = name.removeprefix("lr_").replace("_", " ")
+            menu = kind == "Dropdown"
+            self.controls[name] = (w.Dropdown(description=said, **options, **wide) if menu
+                                   else Knob(kind, name, options))
         self.run = w.Button(description="Run", button_style="primary")
         self.stop = w.Button(description="Stop", disabled=True)
         self.run.on_click(lambda _: self.start())
         self.stop.on_click(lambda _: setattr(self, "stopping", True))
+        for knob in self.knobs(): knob.field.observe(lambda _: self.complain(), "value")
+        self.message = w.HTML(value="move the settings, then run")
+        self.bar = w.IntProgress(value=0, max=1, layout=w.Layout(width="21.8em"))
+        self.table = w.HTML()
+        self.lay_out()
+
+    def knobs(self) -> list:
+        "The controls that have a range."
+        return [control for control in self.controls.values() if isinstance(control, Knob)]
+
+    def lay_out(self) -> None:
+        "Put the settings beside the curve, and the table below."
+        import ipywidgets as w
         empty, ax = new_figure(width=5.6)
         ax.set(xlabel="step", ylabel="loss (nats)", title="no run yet")
-        self.picture = w.Image(value=figure_png(empty, "No run yet."), format="png", width=560)
-        self.message = w.Label(value="move the settings, then run")
-        self.table = w.HTML()
+        wide = w.Layout(flex="1 1 18em", min_width="0", max_width="40em", align_self="flex-start")
+        self.picture = w.Image(value=figure_png(empty, "No run yet."), format="png", layout=wide)
+        widgets = [getattr(control, "widget", control) for control in self.controls.values()]
         buttons = w.HBox([self.run, self.stop])
-        settings = w.VBox([*self.controls.values(), buttons, self.message])
+        fixed = w.Layout(flex="0 0 auto", width="23em")
+        settings = w.VBox([*widgets, buttons, self.bar, self.message], layout=fixed)
         above = w.HBox([settings, self.picture], layout=w.Layout(flex_flow="row wrap"))
         self.widget = w.VBox([above, self.table])
 
@@ -150,8 +205,15 @@ class Panel:
         "What the sliders say, as arguments of `run_trial`."
         return {name: control.value for name, control in self.controls.items()}
 
+    def complain(self) -> str: # empty if all values are in range
+        "Say which values are out of range."
+        wrong = "; ".join(filter(None, (knob.complaint() for knob in self.knobs())))
+        self.message.value = f"can't run: {wrong}" if wrong else "ready to run"
+        return wrong
+
     def start(self) -> None:
         "Run with the settings of the moment; the buttons are back when it is done."
+        if self.complain(): return
         self.run.disabled, self.stop.disabled, self.stopping = True, False, False
         self.thread = threading.Thread(target=self.work, args=(self.settings(),), daemon=True)
         self.thread.start()
@@ -164,20 +226,27 @@ def work(self: Panel, settings: dict) -> None:
         names = ("model", "frozen_layers", "epochs", "batch_size")
         seconds = estimate_seconds(self.splits, *[settings[name] for name in names])
         self.message.value = f"about {seconds:.0f} s"
+        steps = math.ceil(len(self.splits["train"]) / settings["batch_size"]) * settings["epochs"]
+        self.bar.value, self.bar.max = 0, steps
         settings = {**settings, "patience": settings["patience"] or None}
         trial = run_trial(self.splits, callbacks=[self.watch], **settings)
+        trial.stopped = self.stopping and trial.history["step"].iloc[-1] < steps
         self.trials.append(trial)
-        end = "stopped" if self.stopping else "done"
+        end = "stopped" if trial.stopped else "done"
         accuracy = "accuracy {value:.2f} ({low:.2f} to {high:.2f})".format(**trial.accuracy)
         took = f"estimated {seconds:.0f} s, took {trial.seconds:.0f} s"
         self.message.value = f"{end}: {took}; {accuracy}"
         table = trial_table(self.trials)
         self.table.value = table.to_html(border=0, col_space="7em", na_rep="–")
-    except (InputError, ValueError) as e: self.message.value = f"can't run: {e}"
+    except (InputError, ValueError) as e: self.message.value = f"can't run: {escape(str(e))}"
     finally: self.run.disabled, self.stop.disabled = False, True
 
 def watch(self: Panel, history: list) -> bool: # whether to stop
-    "Draw the curve every few steps."
+    "Say how far it is, and draw the curve every few steps."
+    step, seconds = history[-1]["step"], history[-1]["seconds"]
+    left = seconds / step * (self.bar.max - step)
+    self.bar.value = step
+    self.message.value = f"step {step} of {self.bar.max}, about {left:.0f} s left"
     if len(history) % 8 == 0 or history[-1]["split"] == "validation":
         table = pd.DataFrame(history)
         figure = plot_history(table, self.splits["train"].features["label"].num_classes)
@@ -196,7 +265,7 @@ def trial_table(trials: list) -> pd.DataFrame:
 def trial_scores(trial: Trial) -> dict:
     "A row of that table."
     losses = trial.history.query("split == 'validation'")["loss"]
-    return {"steps": trial.history["step"].iloc[-1],
+    return {"steps": trial.history["step"].iloc[-1], "end": "stopped" if trial.stopped else "done",
             "validation loss": round(losses.min(), 3) if len(losses) else math.nan,
             "accuracy": "{value:.2f} ({low:.2f}–{high:.2f})".format(**trial.accuracy),
             "seconds": round(trial.seconds)}

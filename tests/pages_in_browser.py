@@ -36,7 +36,7 @@ def render(path: Path) -> Path:
     ).from_notebook_node(notebook)
     out = path.with_suffix(".html")
     html = html.replace("<html>", '<html lang="en">', 1).replace(
-        "</head>", f"<style>{(ROOT / 'styles.css').read_text()}{STYLE}</style></head>", 1
+        "</head>", f"<style>{(ROOT / 'site/styles.css').read_text()}{STYLE}</style></head>", 1
     )
     out.write_text(html, encoding="utf-8")
     return out

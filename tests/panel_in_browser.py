@@ -83,12 +83,15 @@ def drive(address, port, chromium, shots):
         run.scroll_into_view_if_needed()
         time.sleep(2)
         page.screenshot(path=shots / "1_panel.png")
-        slider = page.locator(".widget-slider", has_text="epochs").locator(".noUi-handle").first
-        slider.focus()
+        knob = page.locator(".widget-hbox:has(> .widget-slider)", has_text="epochs")
+        knob.locator(".noUi-handle").first.focus()
         for _ in range(2): page.keyboard.press("ArrowRight")
-        expect(
-            page.locator(".widget-slider", has_text="epochs").locator(".widget-readout")
-        ).to_have_text("4")
+        expect(knob.locator("input")).to_have_value("4")
+        knob.locator("input").fill("40")                    # is said, and not changed
+        knob.locator("input").press("Enter")
+        expect(page.get_by_text("epochs 40 is not between 1 and 12").first).to_be_visible()
+        knob.locator("input").fill("4")
+        knob.locator("input").press("Enter")
         run.click()
         before = page.locator("img.widget-image").first.get_attribute("src")
         # the curve is drawn
@@ -99,7 +102,7 @@ def drive(address, port, chromium, shots):
         run.scroll_into_view_if_needed()
         time.sleep(1)
         page.screenshot(path=shots / "2_running.png")
-        expect(page.locator(".widget-label", has_text="done: estimated")).to_be_visible(
+        expect(page.get_by_text("done: estimated").first).to_be_visible(
             timeout=600_000
         )
         time.sleep(1)
@@ -109,7 +112,7 @@ def drive(address, port, chromium, shots):
         expect(stop).to_be_enabled(timeout=60_000)
         time.sleep(6)
         stop.click()
-        expect(page.locator(".widget-label", has_text="stopped: estimated")).to_be_visible(
+        expect(page.get_by_text("stopped: estimated").first).to_be_visible(
             timeout=240_000
         )
         page.screenshot(path=shots / "4_stopped.png")

@@ -480,3 +480,20 @@ def test_real_ag_news(real_data, tmp_path):
     }
     assert result["metrics"]["accuracy"]["low"] > 0.6
     assert json.loads((tmp_path / "ag/metrics.json").read_text())["split"] == "test"
+
+
+@pytest.mark.parametrize("options", [[], ["--port", "9000"], ["--allow-root", "--no-browser"]])
+@pytest.mark.parametrize("user", [0, 1000])
+def test_lab_opens_the_first_page_and_passes_options_on(monkeypatch, capsys, options, user):
+    started = []
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "execv", lambda program, command: started.append(command))
+    with pytest.raises(SystemExit) as end: main(["lab", *options])
+    code = end.value.code
+    if user == 0 and "--allow-root" not in options:
+        assert code == 2 and started == []
+        assert "course lab --allow-root" in capsys.readouterr().err
+        return
+    (command,) = started
+    assert command[2] == "jupyterlab" and command[4:] == options
+    assert command[3].endswith("index.ipynb")

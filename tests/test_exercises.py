@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 
 import nbformat
 import numpy as np
@@ -410,6 +411,26 @@ def test_build_from_the_command_line(tmp_path, capsys):
         assert course("build", "student", "--out", ROOT / place) == 2, place
 
 
+def test_a_version_can_be_handed_on(built):
+    "Pictures, data and the line that installs the course are in the folder."
+    address = build_address()
+    for version in exercises.VERSIONS:
+        out = built / version
+        assert f"git+{address}" in (out / "README.md").read_text()
+        assert (out / "data/reviews.csv").read_bytes() == (ROOT / "data/reviews.csv").read_bytes()
+        text = "".join(path.read_text() for path in out.glob("*.ipynb"))
+        pictures = set(re.findall(r"\(images/([\w.-]+)\)", text))
+        assert pictures == {path.name for path in out.glob("images/*")}
+        assert "../data" not in text
+    assert len(list((built / "student/images").iterdir())) >= 16
+
+
+def build_address():
+    config = ConfigParser()
+    config.read(ROOT / "settings.ini")
+    return config["DEFAULT"]["git_url"]
+
+
 def fingerprints(folder) -> dict: # path -> what it is
     "Everything below a folder: the hash of each file, the target of each link."
     found = {}
@@ -425,6 +446,8 @@ def solve(out): (out / "04_optim.ipynb").write_text("solved")
 def add_a_notebook(out): (out / "mine.ipynb").write_text("{}")
 def add_a_file(out): (out / "notes.txt").write_text("mine")
 def add_a_folder(out): (out / ".ipynb_checkpoints").mkdir()
+def change_a_picture(out): (out / "images/way_4.svg").write_text("mine")
+def add_a_picture(out): (out / "images/mine.png").write_text("mine")
 
 
 def put_a_link(out):
@@ -439,7 +462,8 @@ def put_a_folder(out):
 
 
 CHANGES = {solve: "04_optim.ipynb", add_a_notebook: "mine.ipynb", add_a_file: "notes.txt",
-           add_a_folder: ".ipynb_checkpoints", put_a_link: "04_optim.ipynb"}
+           add_a_folder: ".ipynb_checkpoints", put_a_link: "04_optim.ipynb",
+           change_a_picture: "images/way_4.svg", add_a_picture: "images/mine.png"}
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -118,7 +118,7 @@ def test_no_chapter_imports_a_later_one():
     for name in pages:
         code = (ROOT / f"course_lib/{name}.py").read_text(encoding="utf-8")
         found = set(re.findall(r"from (?:course_lib)?\.(\w+) import", code))
-        imported[name] = found - {name}                    # bench starts itself anew
+        imported[name] = found - {name, "_modidx"}         # bench starts itself anew
     assert sum(map(bool, imported.values())) > len(pages) / 2, "does this check see imports?"
     chapters = [name for name, path in pages.items() if path.name[0].isdigit()]
     needs = {}                                             # through the appendices, too

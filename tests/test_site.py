@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -44,8 +45,12 @@ def test_every_chapter_and_module_is_a_page_without_fault(prepared):
 def test_chapter_and_module_lead_to_each_other(prepared):
     optim = (prepared / "api/optim.md").read_text()
     assert "### AdamW" in optim and "../nbs/04_optim.ipynb" in optim
+    assert optim.count("<summary>Code</summary>") == optim.count("\n### ")
+    tuning = (prepared / "api/tuning.md").read_text()
+    assert "#### Panel.settings" in tuning and "class Panel:" in tuning
     page = build_site.read_page(prepared / "nbs/04_optim.ipynb")
     assert "../api/optim.md" in page["links"] and "../student.zip" in page["links"]
+    assert "../notebooks/04_optim.ipynb" in page["links"]
     assert len(page["images"]) > 3 and page["title"]
     first = source_of(cells_of(prepared / "nbs/index.ipynb")[0])
     assert "aliases: [/index.html]" in first
@@ -104,6 +109,56 @@ def test_solutions_and_wrong_answers_are_folded(prepared):
     assert sum('code-summary: "Wrong answers' in c for c in code) == 3
 
 
+def test_the_navigation_says_the_numbers_of_the_chapters(prepared):
+    shown = yaml.safe_load((prepared / "_quarto.yml").read_text())["website"]["sidebar"]
+    texts = {e["href"]: e["text"] for part in shown["contents"] for e in part.get("contents", [])
+             if isinstance(e, dict)}
+    for path in pages():
+        number = number_of(path)
+        if number: assert texts[f"nbs/{path.name}"].startswith(f"{number} · "), path.name
+
+
+def test_the_address_of_the_repository_is_one_setting(prepared, monkeypatch):
+    fork = {"git_url": "https://git.example/me/mine", "branch": "trunk",
+            "doc_host": "https://me.example", "doc_baseurl": "/mine"}
+    monkeypatch.setattr(build_site, "settings", lambda: fork)
+    config = build_site.configured((ROOT / "_quarto.yml").read_text())
+    told = yaml.safe_load(config)["website"]
+    assert told["repo-url"] == fork["git_url"] and told["site-url"] == "https://me.example/mine"
+    readme = build_site.document_page("README.md", "about.md")
+    assert "git clone https://git.example/me/mine" in readme
+    assert "](data/card.md)" in readme and "](nbs/05_training.ipynb)" in readme
+
+
+def test_no_other_file_knows_an_address():
+    "What a fork would have to look for."
+    address = build_site.settings()["git_url"]
+    files = [*ROOT.glob("*.md"), *ROOT.glob("*.yml"), *(ROOT / "scripts").glob("*.py"),
+             *(ROOT / "nbs").glob("*.ipynb"), *(ROOT / "data").glob("*.md"),
+             *(ROOT / "site").glob("*"), *(ROOT / ".github/workflows").glob("*")]
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        if path.name == "README.md" and path.parent == ROOT:
+            assert re.findall(r"git clone (\S+)", text) == [address]     # who reads it has none yet
+            text = text.replace(f"git clone {address}", "")
+        assert address not in text, path
+
+
+def test_formulas_and_letters_come_with_the_pages(prepared):
+    html = yaml.safe_load((prepared / "_quarto.yml").read_text())["format"]["html"]
+    assert html["html-math-method"] == "mathml"
+    assert html["code-fold"] is False                    # else each cell is labelled "Code"
+    assert "$web-font-path: false" in (prepared / "site/theme.scss").read_text()
+
+
+def test_no_alt_text_is_a_caption(prepared):
+    for path in (prepared / "nbs").glob("*.ipynb"):
+        if number_of(path) is None: continue
+        page = build_site.read_page(path)
+        way = [alt for source, alt in page["images"] if "way_" in source]
+        assert len(way) == 1 and way[0] and "![" not in page["prose"], path.name
+
+
 # Planted faults
 
 def change_cells(name, change):
@@ -158,7 +213,23 @@ def one_line_less(cells):
     del cell["source"][-1]
 
 
+def add_output(kind, text):
+    def change(cells):
+        (cell,) = [c for c in cells if "def clip_grad_norm(" in source_of(c)]
+        cell["outputs"].append({"output_type": "display_data", "metadata": {},
+                                "data": {kind: [text]}})
+    return change_cells(OPTIM, change)
+
+
+def without_source(site):
+    path = site / "api/optim.md"
+    text = path.read_text()
+    start = text.index("<details>", text.index("### clip_grad_norm"))
+    path.write_text(text[:start] + text[text.index("</details>", start):])
+
+
 OPTIM = "nbs/04_optim.ipynb"
+RAW = "``````{=html}\n%s\n``````\n"
 
 
 @pytest.mark.parametrize("plant, complaint", [
@@ -172,8 +243,34 @@ OPTIM = "nbs/04_optim.ipynb"
     (append(OPTIM, "![](images/loss.png)"), "loss.png has no alt text"),
     (append(OPTIM, '<img src="images/loss.png">'), "loss.png has no alt text"),
     (append(OPTIM, "<svg><circle/></svg>"), "<svg> has no alt text"),
+    (append(OPTIM, "\n\n![The loss.](images/loss.png)\n"),
+     "the alt text of images/loss.png would stand under it"),
+    (append(OPTIM, '<script src="https://cdn.example/x.js"></script>'), "loads from elsewhere"),
+    (append(OPTIM, '<link rel="stylesheet" href="//fonts.example/css">'), "loads from elsewhere"),
+    (append(OPTIM, "![A plot](https://pictures.example/a.png)"), "loads from elsewhere"),
+    (append(OPTIM, "<style>p { background: url(https://x.example/a.png) }</style>"),
+     "loads from elsewhere"),
+    (append("about.md", '<img alt="a" src="http://pictures.example/a.png">'),
+     "about.md: loads from elsewhere"),
+    (add_output("text/markdown", RAW % '<script>require(["plot"], f)</script>'),
+     "loads from elsewhere"),
+    (add_output("text/markdown", RAW % '<script src="https://cdn.example/x.js"></script>'),
+     "loads from elsewhere"),
+    (add_output("text/html", "<table></table>"), "for which Quarto loads scripts from elsewhere"),
+    (add_output("application/javascript", "1"), "for which Quarto loads scripts from elsewhere"),
+    (add_output(build_site.WIDGET, "x"), "for which Quarto loads scripts from elsewhere"),
+    (without_source, "api/optim.md: the code of clip_grad_norm is not shown"),
+    (remove("nbs/images/panel_index.png"), "picture images/panel_index.png is not there"),
+    (replace("_quarto.yml", "mathml", "mathjax"), "'mathml' was expected"),
+    (replace("_quarto.yml", "[cosmo, site/theme.scss]", "[cosmo]"),
+     "does not contain items matching the given schema"),
+    (replace("_quarto.yml", "  favicon: site/favicon.svg\n", ""), "'favicon' is a required"),
+    (remove("site/theme.scss"), "site/theme.scss is not there"),
+    (remove("site/scroll.html"), "site/scroll.html is not there"),
+    (remove("notebooks/04_optim.ipynb"), "link to ../notebooks/04_optim.ipynb"),
     (remove("nbs/images/way_4.svg"), "picture images/way_4.svg is not there"),
-    (replace("_quarto.yml", f"          - {OPTIM}\n", ""), f"{OPTIM}: no navigation leads to it"),
+    (replace("_quarto.yml", f"          - href: {OPTIM}\n"
+             '            text: "4 · Optimizers"\n', ""), f"{OPTIM}: no navigation leads to it"),
     (replace("_quarto.yml", "          - api/optim.md\n", ""),
      "api/optim.md: no navigation leads to it"),
     (replace("_quarto.yml", OPTIM, "nbs/04_optimum.ipynb"),
@@ -183,7 +280,7 @@ OPTIM = "nbs/04_optim.ipynb"
     (replace("_quarto.yml", "style: floating", "style: flying"), "'flying' is not one of"),
     (replace("api/optim.md", "title:", "titel:"), "has no title"),
     (remove("student.zip"), "resource student.zip is not there"),
-    (remove("styles.css"), "styles.css is not there"),
+    (remove("site/styles.css"), "site/styles.css is not there"),
     (change_cells(OPTIM, as_strings("code")), "is not a list of lines"),
     (change_cells(OPTIM, as_strings("markdown")), "is not a list of lines"),
     (change_cells(OPTIM, without_line_ends), "is not a list of lines"),
@@ -196,6 +293,25 @@ def test_a_planted_fault_is_found(prepared, tmp_path, plant, complaint):
     plant(site)
     faults = build_site.check(site)
     assert any(complaint in f for f in faults), faults
+
+
+@pytest.mark.parametrize("page, complaint", [
+    ('<script src="https://cdn.example/require.js"></script>', "require.js"),
+    ('<link rel="stylesheet" href="https://fonts.example/css">', "fonts.example"),
+    ('<img src="//pictures.example/a.png">', "pictures.example"),
+    ('<a href="https://example.org">a link is no load</a><script>1</script>', None)])
+def test_what_a_rendered_page_loads_is_found(tmp_path, page, complaint):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "nbs/a.html").write_text(f"<!DOCTYPE html><html>{page}</html>")
+    faults = build_site.rendered_faults(tmp_path)
+    assert faults == [] if complaint is None else complaint in faults[0]
+
+
+def test_what_a_style_loads_is_found(tmp_path):
+    (tmp_path / "a.css").write_text('@import "https://fonts.example/css?family=Lato"; p { top: 0 }')
+    (tmp_path / "b.css").write_text("p { background: url(data:image/svg+xml;utf8,http://w3.org) }")
+    (fault,) = build_site.rendered_faults(tmp_path)
+    assert "a.css: loads" in fault and "fonts.example" in fault
 
 
 @pytest.mark.parametrize("heading, anchor", [

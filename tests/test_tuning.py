@@ -79,6 +79,8 @@ def test_the_panel_runs_stops_and_shows_errors(splits):
     panel.stop.click()
     finished(panel)
     assert panel.message.value.startswith("stopped")
+    assert trial_table(panel.trials)["end"].tolist() == ["done", "stopped"]
+    assert 0 < panel.bar.value < panel.bar.max == 12 * 16
     assert panel.trials[-1].history["step"].iloc[-1] < 12 * 16
     assert not panel.run.disabled
     assert panel.stop.disabled
@@ -88,6 +90,23 @@ def test_the_panel_runs_stops_and_shows_errors(splits):
     assert panel.message.value.startswith("can't run: nowhere")
     assert len(panel.trials) == 2
     assert not panel.run.disabled
+
+
+@pytest.mark.parametrize("name, value, said", [
+    ("weight_decay", 5.0, "weight decay 5 is not between 0 and 0.5"),
+    ("learning_rate", 3.0, "learning rate 3 is not between 1e-06 and 0.1"),
+    ("epochs", 0, "epochs 0 is not between 1 and 12")])
+def test_a_value_out_of_range_is_said_and_not_changed(splits, name, value, said):
+    panel = Panel(splits)
+    before = panel.controls[name].slider.value
+    panel.controls[name].value = value
+    assert panel.controls[name].value == value and panel.controls[name].slider.value == before
+    panel.message.value = ""
+    panel.run.click()
+    assert said in panel.message.value and panel.thread is None and not panel.run.disabled
+    panel.controls[name].slider.value = before * 1.5 if name != "epochs" else 3
+    assert panel.controls[name].value == panel.controls[name].slider.value
+    assert panel.message.value == "ready to run"
 
 
 def test_the_settings_of_the_panel_are_those_of_a_trial(splits):
