@@ -11,7 +11,7 @@ __all__ = ['LONGEST', 'WORD', 'NUMBERS', 'SMALL', 'BASELINES', 'SCORES', 'FEWEST
            'baseline_answers', 'decide', 'said', 'mean_f1', 'mean_exact', 'score_answers', 'predict_spans', 'token_f1',
            'check_pointer', 'choose_threshold', 'settle_threshold', 'answer_rows', 'answers_verdict', 'kind_of',
            'plot_kinds', 'plot_margins', 'draw_answers', 'answer_texts', 'compare_answers', 'describe_answers',
-           'no_classes', 'as_they_are', 'over_articles', 'look_both_ways', 'train_on_squad', 'run_squad']
+           'over_articles', 'look_both_ways', 'train_on_squad', 'run_squad']
 
 # %% ../nbs/13_answers.ipynb #76010b5c
 import math, re, string, time
@@ -498,18 +498,10 @@ def describe_answers(recipe: dict, metrics: dict) -> dict: # what the card says,
             "use": ANSWERS_USE.format(max_length=recipe["max_length"])}
 
 # %% ../nbs/13_answers.ipynb #10762d3c
-def no_classes(rows: Dataset) -> dict:
-    "How often each class occurs: an empty dictionary, since answers aren't classes."
-    return {}
-
-def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
-    "The splits unchanged, since there are no classes whose order could differ."
-    return splits
-
 TASKS = {"question-answering": RunTask(
-    answering, read=read_question_splits, read_more=read_more_questions, classes=no_classes,
-    match=as_they_are, features=make_windows, metrics={"token_f1": token_f1}, predict=answer_rows,
-    score=score_answers, compare=compare_answers, figures=draw_answers, answer=answer_texts,
+    answering, read=read_question_splits, read_more=read_more_questions,
+    features=make_windows, metrics={"token_f1": token_f1}, predict=answer_rows, score=score_answers,
+    compare=compare_answers, figures=draw_answers, answer=answer_texts,
     verdict=answers_verdict, card=describe_answers, settle=settle_threshold)}
 
 # %% ../nbs/13_answers.ipynb #154f7933

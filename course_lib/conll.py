@@ -271,10 +271,7 @@ def cut(rows: Dataset, documents: list, # what tells the document of each row; N
         few = f"sentences: {len(rows):,}, but groups for only {len(set(groups))} of {n} parts"
         raise InputError(f"{name} – {few} – add sentences (a document is one group, and so are "
                          "near copies), or pass validation=FILE")
-    features = Features(text=Value("string"), row=Value("int64"), label=ClassLabel(names=["any"]))
-    columns = {"text": rows["text"][:], "row": range(len(rows)), "label": [0] * len(rows)}
-    parts = split(Dataset.from_dict(columns, features=features), seed, fractions, groups)
-    return DatasetDict({part: rows.select(own["row"][:]) for part, own in parts.items()})
+    return split(rows, seed, fractions, groups)
 
 # %% ../nbs/c_conll.ipynb #60b3cc71
 def by_part(rows: Dataset, said: list, # the part of each row

@@ -10,7 +10,7 @@ __all__ = ['PLAIN_TEMPLATE', 'FEATURES', 'SCORES', 'PEOPLE', 'PLACES', 'WORDS', 
            'practice', 'end_tokens', 'last_questions', 'until_end', 'write_batch', 'write_answers', 'kept_rules',
            'share', 'overlap', 'judge', 'side_by_side', 'transcript', 'panel_parts', 'arranged', 'lock', 'ChatPanel',
            'answer_in', 'settle_end', 'compare_surprise', 'draw_surprise', 'answer_texts', 'surprise_verdict',
-           'describe_speaker', 'as_they_are', 'no_classes', 'run_instruction', 'held_out_numbers']
+           'describe_speaker', 'run_instruction', 'held_out_numbers']
 
 # %% ../nbs/16_instruction.ipynb #7dce6d1f
 import html, json, random, re, threading
@@ -538,17 +538,9 @@ def describe_speaker(recipe: dict, metrics: dict) -> dict: # what the card says,
     return {"does": f"Continues texts. {LOSS.format(**metrics)}", "use": TEXT_USE}
 
 # %% ../nbs/16_instruction.ipynb #0e646039
-def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
-    "There are no classes to be put in order."
-    return splits
-
-def no_classes(rows: Dataset) -> dict:
-    "A model that writes has no classes."
-    return {}
-
 TASKS = {"text-generation": RunTask(
-    text_generation, read=read_splits, read_more=read_more, classes=no_classes,
-    match=as_they_are, features=make_features, metrics={}, predict=measure, score=score_surprise,
+    text_generation, read=read_splits, read_more=read_more,
+    features=make_features, metrics={}, predict=measure, score=score_surprise,
     compare=compare_surprise, figures=draw_surprise, answer=answer_texts,
     verdict=surprise_verdict, card=describe_speaker, settle=settle_end)}
 

@@ -13,7 +13,7 @@ __all__ = ['SOURCES', 'TARGETS', 'PARTS', 'THINGS', 'ADJECTIVES', 'ARTICLES', 'E
 import random, re
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import Dataset, DatasetDict
 
 from .data import split, text_key
 from .errors import InputError
@@ -143,14 +143,11 @@ def marked_parts(rows: Dataset) -> DatasetDict:
 
 def cut(rows: Dataset, seed: int, with_test: bool) -> DatasetDict:
     "Parts of 70/15/15 percent (or 85/15), equal sources or targets on one side."
-    one = ClassLabel(names=["pairs"])
-    labelled = rows.add_column("label", [0] * len(rows)).cast_column("label", one)
     shares = (0.7, 0.15, 0.15) if with_test else (0.85, 0.15, 0)
-    try: parts = split(labelled, seed, shares, [text_key(target) for target in rows["target"]])
+    try: return split(rows, seed, shares, [text_key(target) for target in rows["target"]])
     except InputError:
         raise InputError(f"the data – too few different sources and targets to be cut into"
                          f" {2 + with_test} parts – add rows, or pass validation=FILE") from None
-    return DatasetDict({part: own.remove_columns("label") for part, own in parts.items()})
 
 # %% ../nbs/c_pairs.ipynb #af4802c5
 def read_pair_splits(recipe: dict) -> DatasetDict: # text, target; train, validation, perhaps test

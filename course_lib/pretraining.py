@@ -29,7 +29,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 from tqdm import tqdm
 from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM,
                           AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, ModernBertConfig,
-                          PreTrainedModel, PreTrainedTokenizerBase, T5Config, get_wsd_schedule)
+                          PreTrainedModel, PreTrainedTokenizerBase, T5Config)
 
 from .errors import InputError
 from .files import write_atomically
@@ -359,6 +359,7 @@ def perplexity(model: PreTrainedModel, family: str, tokenizer: PreTrainedTokeniz
 # %% ../nbs/10_pretraining.ipynb #b646629b
 def wsd(optimizer: torch.optim.Optimizer, steps: int):
     "Warm-up over 2 %, constant, linearly to zero over a fifth (Hu et al., Hägele et al. 2024)."
+    from transformers import get_wsd_schedule # here, since it loads peft and whatever that finds
     return get_wsd_schedule(optimizer, num_warmup_steps=round(0.02 * steps), decay_type="linear",
                             num_decay_steps=round(0.2 * steps), num_training_steps=steps)
 

@@ -8,9 +8,9 @@ __all__ = ['ADAPTER_CARD', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 'CARD', 'record
            'head_parts', 'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes',
            'match_classes', 'reorder', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
            'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
-           'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'table_cell', 'model_card', 'base_of',
-           'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts', 'training_rows',
-           'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'table_cell',
+           'model_card', 'base_of', 'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict',
+           'predict_texts', 'training_rows', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import logging, platform, shutil, time, warnings
@@ -414,14 +414,20 @@ def describe_classifier(recipe: dict, metrics: dict) -> dict: # what the card sa
             "use": CLASSIFIER_USE.format(max_length=recipe["max_length"])}
 
 # %% ../nbs/06_runs.ipynb #b97e5ecf
+def no_classes(rows: Dataset) -> dict:
+    "Outputs and their rows: none, for a task without classes."
+    return {}
+
+def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
+    "The splits unchanged, for a task without classes, whose order could differ."
+    return splits
+
 @dataclass(frozen=True)
 class RunTask:
     "A task, and what a run folder asks about it."
     task: Task # what the loop knows of it (chapter 5)
     read: Callable # recipe (a dict) -> splits; rows have `text`
     read_more: Callable # (recipe, data, class names) -> (name, rows), to be scored
-    classes: Callable # rows -> {name of an output: its rows}; {} without classes
-    match: Callable # (splits, names of the model's outputs) -> splits in that order
     features: Callable # (splits, tokenizer, max_length) -> what the model reads
     metrics: dict # {column of the history: function of predictions and labels}
     predict: Callable # (model, tokenizer, rows, features) -> predictions
@@ -431,6 +437,8 @@ class RunTask:
     answer: Callable # (model, tokenizer, recipe, texts, batch_size) -> dicts
     verdict: Callable # metrics -> a sentence: is it better than the baselines?
     card: Callable # (recipe, metrics) -> {"does", "use"}, Markdown
+    classes: Callable = no_classes # rows -> {name of an output: its rows}
+    match: Callable = as_they_are # (splits, names of the outputs) -> splits in that order
     settle: Callable | None = None # (model, tokenizer, rows, features): chosen on validation
 
 # %% ../nbs/06_runs.ipynb #c03523e4

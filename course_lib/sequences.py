@@ -11,7 +11,7 @@ __all__ = ['MAX_TARGET', 'STOPS', 'MARKS', 'WORD', 'MOST_WORDS', 'OVERLAP', 'ROU
            'grow', 'beam_search', 'write_batch', 'write', 'cross_attention', 'plot_attention', 'mean_of', 'Kind',
            'summary_baselines', 'translation_baselines', 'score_texts', 'compare_texts', 'which_is_better',
            'text_verdict', 'plot_rows', 'plot_lengths', 'draw_texts', 'predict_texts', 'answer_texts', 'describe_texts',
-           'no_classes', 'as_they_are', 'run_task_of', 'real_pairs', 'rounded', 'train_and_score']
+           'run_task_of', 'real_pairs', 'rounded', 'train_and_score']
 
 # %% ../nbs/14_sequences.ipynb #7b08bd92
 import os, re, time, unicodedata
@@ -493,21 +493,13 @@ def describe_texts(kind: Kind, recipe: dict, metrics: dict) -> dict: # Markdown
     return {"does": kind.does, "use": use.format(max_length=recipe["max_length"], cue=kind.cue,
                                                  longest=MAX_TARGET)}
 
-def no_classes(rows: Dataset) -> dict:
-    "Texts have no classes to be counted."
-    return {}
-
-def as_they_are(splits: DatasetDict, names: list) -> DatasetDict:
-    "No classes, so no order of classes."
-    return splits
-
 # %% ../nbs/14_sequences.ipynb #0e926c4e
 def run_task_of(name: str) -> RunTask:
     "What a run folder asks about summaries or translations."
     kind = KINDS[name]
     return RunTask(
-        sequence_task(name), read=read_pair_splits, read_more=read_more_pairs, classes=no_classes,
-        match=as_they_are, features=partial(sequence_features, cue=kind.cue), metrics={},
+        sequence_task(name), read=read_pair_splits, read_more=read_more_pairs,
+        features=partial(sequence_features, cue=kind.cue), metrics={},
         predict=predict_texts, score=partial(score_texts, kind),
         compare=partial(compare_texts, kind), figures=partial(draw_texts, kind),
         answer=partial(answer_texts, kind), verdict=text_verdict,

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'TOOLS', 'COMMON', 'ENGLISH', 'NUMBER_RULES', 'LIST_RULES', 'TEXT_RULES', 'OTHER_RULES', 'RULES', 'KINDS',
-           'PARTS', 'CHAT', 'NUMBERED', 'given', 'as_json', 'as_messages', 'as_message', 'alpaca_messages',
-           'fault_of_turn', 'fault_of_content', 'fault_of_order', 'fault_of', 'word_list', 'line_list', 'bullet_list',
-           'cell_table', 'numbered_list', 'item_list', 'count_sentences', 'numbers_in', 'language_of', 'is_sorted',
-           'has_keys', 'broken', 'rules_of', 'fault_of_rule', 'fault_of_rules', 'chat_columns', 'fault_of_part',
-           'readable', 'file_and_row', 'chats_of', 'texts_of', 'text_column', 'blocks_of', 'is_chat', 'rows_of',
-           'read_file', 'own_words', 'near_copies', 'named_parts', 'cut', 'read_splits', 'read_hub_splits', 'read_more']
+           'PARTS', 'CHAT', 'given', 'as_json', 'as_messages', 'as_message', 'alpaca_messages', 'fault_of_turn',
+           'fault_of_content', 'fault_of_order', 'fault_of', 'word_list', 'line_list', 'bullet_list', 'cell_table',
+           'numbered_list', 'item_list', 'count_sentences', 'numbers_in', 'language_of', 'is_sorted', 'has_keys',
+           'broken', 'rules_of', 'fault_of_rule', 'fault_of_rules', 'chat_columns', 'fault_of_part', 'readable',
+           'file_and_row', 'chats_of', 'texts_of', 'text_column', 'blocks_of', 'is_chat', 'rows_of', 'read_file',
+           'own_words', 'near_copies', 'named_parts', 'cut', 'read_splits', 'read_hub_splits', 'read_more']
 
 # %% ../nbs/c_turns.ipynb #3af0d589
 import json, re
@@ -17,7 +17,7 @@ from collections import Counter
 from itertools import groupby
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset, DatasetDict, Features, List, Value
 
 from .data import near_duplicates, split, word_runs
 from .errors import InputError
@@ -378,22 +378,16 @@ def named_parts(rows: Dataset, name: str) -> dict: # part -> Dataset
             for part in PARTS if part in said}
 
 # %% ../nbs/c_turns.ipynb #2b647681
-NUMBERED = Features(text=Value("string"), row=Value("int64"),
-                    label=ClassLabel(names=["row"])) # `split` keeps the shares of classes
-
 def cut(splits: DatasetDict, seed: int, name: str) -> DatasetDict: # name: for messages
     "Parts as the column `part` says; else a seeded cut, with near copies on one side."
     rows, rest = splits["train"], {k: v for k, v in splits.items() if k != "train"}
     if rows["part"][0]: return DatasetDict({**named_parts(rows, name), **rest})
     shares = (0.85, 0.15, 0) if rest else (0.7, 0.15, 0.15)
-    texts = rows["text"][:]
-    columns = {"text": texts, "row": range(len(rows)), "label": [0] * len(rows)}
-    table = Dataset.from_dict(columns, features=NUMBERED)
-    try: parts = split(table, seed, shares, near_copies(texts))
+    try: parts = split(rows, seed, shares, near_copies(rows["text"][:]))
     except InputError:
         problem = f"too few different rows ({len(rows)} in all) to cut into parts"
         raise InputError(f"{name} – {problem} – add rows, or pass validation=FILE") from None
-    return DatasetDict({**{k: rows.select(part["row"][:]) for k, part in parts.items()}, **rest})
+    return DatasetDict({**parts, **rest})
 
 # %% ../nbs/c_turns.ipynb #833f57f2
 def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test

@@ -13,8 +13,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import draw_way
 from chapters import module_of, number_of, pages, parts, source_of
 
-COPIED = ["nbs", "scripts", "tests", "course_lib"]
-FILES = ["settings.ini", "_quarto.yml", "README.md", "CONTRIBUTING.md", "styles.css", "pytest.ini"]
+COPIED = ["nbs", "scripts", "tests", "course_lib", "site"]
+FILES = ["settings.ini", "_quarto.yml", "README.md", "CONTRIBUTING.md", "pytest.ini"]
 CHECKS = ["tests/test_chapters.py", "tests/test_notebooks.py", "tests/test_site.py",
           "tests/test_exercises.py"]
 CHEAP = ("whole or package or imports or linked or navigation or way or page or numbered or hints "

@@ -350,3 +350,15 @@ def test_real_ag_news(real_data):
     shares = table[["0", "1", "2", "3"]]
     assert (shares - shares.loc["train"]).abs().max().max() < 0.01
     assert (table["also in train"] == 0).all()
+
+
+def test_rows_without_labels_are_split_by_their_groups():
+    rows = Dataset.from_dict({"text": [f"text {i}" for i in range(40)], "n": list(range(40))})
+    groups = [i // 4 for i in range(40)]
+    parts = split(rows, 0, groups=groups)
+    sides = [{groups[n] for n in part["n"]} for part in parts.values()]
+    assert list(parts) == ["train", "validation", "test"]
+    assert parts["train"].features == rows.features
+    assert sum(map(len, sides)) == 10 and sum(map(len, parts.values())) == 40
+    with pytest.raises(InputError, match="the rows – only 2 different groups"):
+        split(rows, 0, groups=[i % 2 for i in range(40)])

@@ -36,6 +36,9 @@ def requirements() -> dict[str, str]:
     ("course_lib.tokens", "matplotlib sklearn"),
     ("course_lib.training", "sklearn IPython nbdev"),
     ("course_lib.runs", "IPython nbdev ipywidgets matplotlib.pyplot"),
+    ("course_lib.entities", "peft bitsandbytes seqeval matplotlib.pyplot"),
+    ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib.pyplot"),
+    ("course_lib.instruction", "peft bitsandbytes trl matplotlib.pyplot"),
 ])
 def test_each_module_imports_only_what_it_needs(module, absent):
     here = f"[m for m in {absent.split()} if m in sys.modules]"
