@@ -120,12 +120,20 @@ def copy_sources(work: Path) -> None:
     (work / "_quarto.yml").write_text(configured(config), encoding="utf-8")
 
 
+def cloned_from_here(text: str) -> str:
+    "The text with the address of the settings behind `git clone`."
+    return re.sub(r"(git clone) https\S+", rf"\1 {settings()['git_url']}", text)
+
+
 def show_exported(path: Path) -> None:
-    "Take the directive from exported cells: nbdev would put a bare signature in their place."
+    """Take the directive from exported cells: nbdev would put a bare signature in their place.
+
+    And a fork is cloned from its own address."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["source"] = lines(DIRECTIVE.sub("", source_of(cell)))
+        shown = DIRECTIVE.sub("", source_of(cell)) if cell["cell_type"] == "code" \
+            else cloned_from_here(source_of(cell))
+        cell["source"] = lines(shown)
     path.write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 
 
@@ -167,10 +175,9 @@ def add_downloads(work: Path) -> None:
 
 def document_page(document: str, place: str) -> str:
     "A document of the repository as a page: links to what the site lacks lead to the repository."
-    text = (ROOT / document).read_text(encoding="utf-8")
+    text = cloned_from_here((ROOT / document).read_text(encoding="utf-8"))
     title, text = re.match(r"# (.+)\n(?s:(.*))", text).groups()
     address = settings()["git_url"]
-    text = re.sub(r"(git clone) https\S+", rf"\1 {address}", text)
 
     def moved(link: re.Match) -> str:
         target = urlsplit(link[1])

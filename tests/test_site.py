@@ -127,6 +127,8 @@ def test_the_address_of_the_repository_is_one_setting(prepared, monkeypatch):
     assert told["repo-url"] == fork["git_url"] and told["site-url"] == "https://me.example/mine"
     readme = build_site.document_page("README.md", "about.md")
     assert "git clone https://git.example/me/mine" in readme
+    assert build_site.cloned_from_here("git clone https://a.example/b && cd b") \
+        == "git clone https://git.example/me/mine && cd b"
     assert "](data/card.md)" in readme and "](nbs/05_training.ipynb)" in readme
 
 
@@ -138,7 +140,7 @@ def test_no_other_file_knows_an_address():
              *(ROOT / "site").glob("*"), *(ROOT / ".github/workflows").glob("*")]
     for path in files:
         text = path.read_text(encoding="utf-8")
-        if path.name == "README.md" and path.parent == ROOT:
+        if path in (ROOT / "README.md", ROOT / "nbs/index.ipynb"):
             assert re.findall(r"git clone (\S+)", text) == [address]     # who reads it has none yet
             text = text.replace(f"git clone {address}", "")
         assert address not in text, path
