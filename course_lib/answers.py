@@ -27,7 +27,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .comparison import paired_difference, score_counts
 from .errors import InputError
 from .evaluation import bootstrap_interval
-from .models import load, quiet
+from .loading import quiet
+from .models import load
 from .packed import read
 from .runs import RunTask, add_peft_lora
 from .show import COLORS, new_figure

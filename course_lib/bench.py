@@ -34,7 +34,8 @@ from transformers import (DataCollatorWithPadding, GPT2Config, GPT2ForSequenceCl
 from .data import load_data
 from .download import PACKAGES, cache_folder, is_there
 from .errors import InputError
-from .models import load, quiet, training_flops
+from .loading import quiet
+from .models import load, training_flops
 from .optim import AdamW, make_optimizer
 from .tokens import pad_batch
 from .training import fast_bfloat16, fit, predict_logits
@@ -427,7 +428,7 @@ def by_setfit(train: dict, max_steps: int): # -1 for all pairs once
     import setfit
     import torch
     from datasets import Dataset
-    from course_lib.models import find_model
+    from course_lib.loading import find_model
     from course_lib.training import fast_bfloat16
     model = setfit.SetFitModel.from_pretrained(find_model("minilm"))
     settings = setfit.TrainingArguments(

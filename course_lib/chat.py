@@ -70,7 +70,7 @@ def speak(
 # %% ../nbs/c_chat.ipynb #187c4767
 def room(model, ids: list) -> float: # in tokens; infinite for a model without a limit
     "How much can be written behind these tokens; raises InputError if they are too many."
-    from course_lib.models import longest_text
+    from course_lib.loading import longest_text
     limit = longest_text(model) or float("inf")
     if len(ids) < limit: return limit - len(ids)
     raise InputError(f"the text – has {len(ids):,} tokens, the model reads {limit:,} – shorten it")
@@ -97,7 +97,8 @@ def load_speaker(name: str) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBas
     "A model that continues texts, on the best device here; raises InputError for others."
     import torch
     from transformers import AutoConfig
-    from course_lib.models import find_model, load, reading
+    from course_lib.loading import find_model, reading
+    from course_lib.models import load
     from course_lib.training import fast_bfloat16, pick_device
     place = find_speaker(name)
     folder = find_model(place)
@@ -158,7 +159,7 @@ def check_template(name: str, tokenizer) -> None:
 # %% ../nbs/c_chat.ipynb #f05db5e8
 def newest(model, tokenizer, messages: list, decoding: Decoding) -> list: # of messages
     "The newest messages that leave room for an answer; InputError if the last is too long."
-    from course_lib.models import longest_text
+    from course_lib.loading import longest_text
     limit = longest_text(model) or float("inf")
     ids = chat_ids(tokenizer, messages)
     while len(ids) + decoding.max_new_tokens > limit and len(messages) > 2:

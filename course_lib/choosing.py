@@ -26,8 +26,8 @@ from transformers import (
 from .data import load_data
 from .errors import InputError
 from .files import shipped
-from .models import (
-    blocks, find_model, quiet, read_by_head, reading, training_flops)
+from .loading import find_model, quiet, reading
+from .models import blocks, read_by_head, training_flops
 from .optim import make_optimizer
 from .pretraining import GAPS
 from .tokens import batches, pad_batch

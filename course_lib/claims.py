@@ -34,7 +34,8 @@ from .errors import InputError
 from .evaluation import accuracy, expected_calibration_error, macro_f1, tfidf_baseline
 from .files import shipped, write_atomically
 from .metrics import balanced_accuracy, fit_temperature, log_loss
-from .models import blocks, freeze, load, quiet
+from .loading import quiet
+from .models import blocks, freeze, load
 from .multitask import joint_against_separate
 from .pretraining import (
     language, new_model, over_stream, pretraining_optimizer, read_texts, token_stream, wsd)

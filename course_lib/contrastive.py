@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 
 from .data import load_data
 from .evaluation import tfidf_baseline
-from .models import find_model, load
+from .loading import find_model
+from .models import load
 from .packed import body_of, read
 from .tokens import batches, tokenize
 from .training import Task, fit, make_batch, predict_logits

@@ -22,7 +22,8 @@ from .errors import InputError
 from .evaluation import bootstrap_interval
 from .generation import (
     articles, negative_log_likelihoods, perplexity, real_text, text_rows)
-from .models import load, quiet
+from .loading import quiet
+from .models import load
 from .pretraining import language, over_stream, token_stream
 from .training import fit
 

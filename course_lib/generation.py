@@ -26,7 +26,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import InputError
 from .evaluation import bootstrap_interval
-from .models import load, longest_text
+from .loading import longest_text
+from .models import load
 from .packed import can_do_without_padding, linear, mix, norm, unpadded, worth_it
 from .pretraining import last_states, token_loss
 from .prompting import document_start, encode, split_words

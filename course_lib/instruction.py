@@ -33,7 +33,8 @@ from .evaluation import wilson_interval
 from .generation import (
     bits_per_byte, count_targets, negative_log_likelihoods, perplexity, text_generation,
     text_rows, unigram_baseline, window_rows)
-from .models import load, longest_text
+from .loading import longest_text
+from .models import load
 from .prompting import encode
 from .recipe import Recipe
 from .runs import RunTask, add_peft_lora

@@ -33,7 +33,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModel
 
 from .errors import InputError
 from .files import write_atomically
-from .models import find_model, quiet, reading
+from .loading import find_model, quiet, reading
 from .optim import parameter_groups
 from .recipe import Settings
 from .runs import begin, check_folder, environment

@@ -38,7 +38,8 @@ from course_lib.evaluation import (
     plot_roc, score)
 from .files import (
     exists, find_file, is_hub_name, read_json_file, write_atomically, write_json, writing)
-from .models import body_linears, load, quiet, read_by_head
+from .loading import quiet
+from .models import body_linears, load, read_by_head
 from .recipe import (
     LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, unknown)
 from .show import figure_png

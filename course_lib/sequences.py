@@ -31,7 +31,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .comparison import paired_difference, score_counts
 from .errors import InputError
-from .models import load, longest_text
+from .loading import longest_text
+from .models import load
 from .overlap import ALONE, bleu, bleu_counts, chrf, chrf_counts, rouge
 from .packed import read
 from .pairs import read_more_pairs, read_pair_splits

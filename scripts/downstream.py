@@ -20,7 +20,8 @@ from transformers import AutoModelForSequenceClassification
 from course_lib.data import fingerprint, load_data
 from course_lib.evaluation import tfidf_baseline
 from course_lib.files import shipped, write_atomically
-from course_lib.models import find_model, load
+from course_lib.loading import find_model
+from course_lib.models import load
 from course_lib.recipe import LEARNING_RATES, PRESETS
 from course_lib.tokens import tokenize
 from course_lib.training import fit, predict_logits

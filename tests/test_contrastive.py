@@ -6,7 +6,8 @@ from course_lib.contrastive import (LABELS, RECORDS, both_vectors, contrastive, 
                                     few, fit_pairs, on_vectors, pair_batch, pair_rows, ranking,
                                     ranking_loss, reviews, run_few_labels, sample_pairs)
 from course_lib.errors import InputError
-from course_lib.models import find_model, load
+from course_lib.loading import find_model
+from course_lib.models import load
 from course_lib.packed import body_of
 
 def is_there(name: str) -> bool:

@@ -17,7 +17,8 @@ from course_lib.domain import (add_words, change_of_perplexity, continue_pretrai
                                keep_new_rows, train_new_rows, with_replay, words_worth_a_token)
 from course_lib.errors import InputError
 from course_lib.generation import negative_log_likelihoods, text_generation, text_rows
-from course_lib.models import load, quiet
+from course_lib.loading import quiet
+from course_lib.models import load
 from course_lib.pretraining import draw_rows, token_stream
 from course_lib.training import fit
 

@@ -24,7 +24,8 @@ from course_lib import download as d
 from course_lib import training
 from course_lib.data import load_data
 from course_lib.errors import InputError
-from course_lib.models import load, quiet
+from course_lib.loading import quiet
+from course_lib.models import load
 from course_lib.recipe import PRESETS, Recipe
 from course_lib.runs import (draw_rows, evaluate, expected_seconds, fine_tune, load_run, prepare,
                              training_rows)

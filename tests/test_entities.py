@@ -28,7 +28,8 @@ from course_lib.entities import (
     read_entities, recipe_for, score_entities, spans_of, split_words, tag_names, tagging, tags_in,
     tags_of, to_rows, word_scores)
 from course_lib.errors import InputError
-from course_lib.models import find_model, load
+from course_lib.loading import find_model
+from course_lib.models import load
 from course_lib.packed import unpadded
 from course_lib.recipe import Recipe
 from course_lib.training import TaskLoss, fit

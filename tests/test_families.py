@@ -24,9 +24,8 @@ from course_lib.choosing import (
 )
 from course_lib.data import load_data
 from course_lib.errors import InputError
-from course_lib.models import (
-    blocks, count_parameters, freeze, load, quiet, read_by_head, training_flops
-)
+from course_lib.loading import quiet
+from course_lib.models import blocks, count_parameters, freeze, load, read_by_head, training_flops
 from course_lib.tokens import pad_batch, tokenize
 from course_lib.training import fit, predict_logits
 

@@ -22,7 +22,8 @@ from course_lib.generation import (behind_a_start, bits_per_byte, cache_bytes,
                                    read_on, rolling_log_likelihoods, surprises, text_generation,
                                    text_rows, token_nats, unigram_baseline, window_rows,
                                    with_temperature, write)
-from course_lib.models import load, quiet
+from course_lib.loading import quiet
+from course_lib.models import load
 from course_lib.training import TaskLoss, fit
 
 TINY = {"vocab_size": 99, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}

@@ -10,7 +10,8 @@ from course_lib.comparison import score_counts
 from course_lib.data import fingerprint, load_data
 from course_lib.errors import InputError
 from course_lib.evaluation import accuracy, bootstrap_interval
-from course_lib.models import TASKS, load
+from course_lib.loading import TASKS
+from course_lib.models import load
 from course_lib.recipe import Recipe
 from course_lib.runs import add_peft_lora, peft_task, save_model
 

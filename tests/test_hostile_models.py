@@ -15,8 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from course_lib.errors import InputError
 from course_lib.files import shipped
-from course_lib.models import (TASKS, body_linears, find_model, is_finite, load, quiet,
-                               read_by_head)
+from course_lib.loading import TASKS, find_model, is_finite, quiet
+from course_lib.models import body_linears, load, read_by_head
 
 LABELS = ["negative", "positive"]
 CODE = """from pathlib import Path

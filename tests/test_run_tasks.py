@@ -9,7 +9,7 @@ import pytest
 import torch
 from datasets import Dataset, Value
 
-from course_lib import models, runs
+from course_lib import loading, runs
 from course_lib.recipe import Recipe, Settings, setting
 from course_lib.show import new_figure
 from course_lib.tokens import tokenize
@@ -96,9 +96,9 @@ def table(tmp_path):
 @pytest.fixture
 def rating(monkeypatch):
     "The second task, in the table of the run folder and in that of the heads."
-    head = models.TASKS["text-classification"]
+    head = loading.TASKS["text-classification"]
     monkeypatch.setitem(runs.TASKS, "rating", RATING)
-    monkeypatch.setitem(models.TASKS, "rating", head)
+    monkeypatch.setitem(loading.TASKS, "rating", head)
 
 def test_another_task_is_one_entry(table, rating, tmp_path):
     out = tmp_path / "run"

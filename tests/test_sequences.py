@@ -20,7 +20,8 @@ from course_lib import sequences
 from course_lib.download import cache_folder
 from course_lib.errors import InputError
 from course_lib.files import is_folder
-from course_lib.models import load, quiet
+from course_lib.loading import quiet
+from course_lib.models import load
 from course_lib.overlap import (ascii_words, bleu, bleu_counts, chrf, chrf_counts, rouge, rouge_l,
                                 rouge_n, words, words_13a)
 from course_lib.packed import unpadded
