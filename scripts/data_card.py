@@ -84,13 +84,16 @@ def tables() -> dict:
     news = pd.read_json(DATA / "news.jsonl", lines=True)
     news["text"] = news["headline"] + " " + news["lead"]
     unlabelled = (DATA / "unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()
-    files = {"reviews.csv": list(reviews["text"]), "unlabelled_reviews.txt": unlabelled,
+    fresh = pd.read_csv(DATA / "fresh_reviews.csv")
+    files = {"reviews.csv": list(reviews["text"]), "fresh_reviews.csv": list(fresh["text"]),
+             "unlabelled_reviews.txt": unlabelled,
              "news.jsonl": list(news["text"])}
     facts = {name: {"texts": len(texts), **lengths(texts), **repetition(texts)}
              for name, texts in files.items()}
     small_words = counting(reviews["text"], reviews["label"], sorted(ENGLISH_STOP_WORDS)).mean()
     return {"reviews": by_group(reviews, "slice", "label") + "\n\nFrom function words alone "
                        f"(scikit-learn's English stop words): {small_words:.1%} right.",
+            "fresh": by_group(fresh, "slice", "label"),
             "news": by_group(news, "topic", "topic"),
             "reviews splits": splits("reviews"),
             "news splits": splits("news", text="headline,lead"),

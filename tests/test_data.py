@@ -229,6 +229,19 @@ def test_shipped_reviews():
     assert accuracy < 0.85, "counting words is enough to read these reviews"
 
 
+def test_fresh_reviews_are_opened_by_one_page():
+    fresh = pd.read_csv(shipped("fresh_reviews.csv"))
+    assert list(fresh.columns) == ["id", "text", "label", "slice"] and fresh["id"].is_unique
+    counts = fresh.groupby(["slice", "label"]).size().unstack()
+    assert len(fresh) == 600 and (counts["negative"] == counts["positive"]).all()
+    assert set(counts.index) == set(pd.read_csv(shipped("reviews.csv"))["slice"])
+    assert counts.min(axis=None) >= 36
+    root = Path(__file__).parents[1]
+    files = [*root.glob("nbs/*.ipynb"), *root.glob("course_lib/*.py"), *root.glob("scripts/*.py")]
+    named = {p.name for p in files if "fresh_reviews" in p.read_text(encoding="utf-8")}
+    assert named == {"07_fresh.ipynb", "data_card.py"}
+
+
 def test_shipped_news_and_unlabelled_reviews():
     news = load_data("news", text="headline,lead")
     assert news["train"].features["label"].names == ["entertainment", "politics", "sports"]
@@ -246,13 +259,15 @@ def unlabelled_reviews():
 @pytest.mark.parametrize("name, columns", [("reviews", {}), ("news", {"text": "headline,lead"})])
 def test_no_near_copies_in_the_shipped_data(name, columns):
     parts = dict(load_data(name, **columns))
-    if name == "reviews": parts["unlabelled"] = Dataset.from_dict({"text": unlabelled_reviews()})
+    if name == "reviews":
+        parts["unlabelled"] = Dataset.from_dict({"text": unlabelled_reviews()})
+        parts["fresh"] = Dataset.from_dict({"text": shipped_texts("fresh_reviews")})
     pairs = near_duplicates(parts)
     assert pairs.empty, pairs.head().to_string()
 
 
 def shipped_texts(name):
-    if name == "reviews": return list(pd.read_csv(shipped("reviews.csv"))["text"])
+    if name.endswith("reviews"): return list(pd.read_csv(shipped(f"{name}.csv"))["text"])
     if name == "unlabelled": return unlabelled_reviews()
     news = pd.read_json(shipped("news.jsonl"), lines=True)
     return list(news["headline"] + " " + news["lead"])
@@ -261,7 +276,7 @@ def shipped_texts(name):
 MOST_SHARED = "rows that share an 8-word run, at most"
 
 
-@pytest.mark.parametrize("name", ["reviews", "unlabelled", "news"])
+@pytest.mark.parametrize("name", ["reviews", "fresh_reviews", "unlabelled", "news"])
 def test_no_template_in_the_shipped_data(name):
     found = repetition(shipped_texts(name))
     assert float(found["4-grams that are unique"].rstrip("%")) >= 90
