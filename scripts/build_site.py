@@ -233,7 +233,7 @@ def finish_page(path: Path, module: str | None) -> None:
             text = folded(text)
             outputs = [o for o in cell["outputs"] if o.get("name") != "stderr"]  # progress bars
             cell["outputs"] = [finish_output(o, path, f"{i}-{k}") for k, o in enumerate(outputs)]
-        if cell["cell_type"] == "markdown": text = without_captions(text)
+        if cell["cell_type"] == "markdown": text = with_anchors(without_captions(text))
         if path.stem == "index" and i == 0:
             text = text.replace("output-file: index.html",
                                 "output-file: index.html\naliases: [/index.html]")
@@ -253,6 +253,12 @@ def without_captions(text: str) -> str:
     def plain(found: re.Match) -> str:
         return f'<p>{picture_tag(found[2], found[1])}</p>'
     return re.sub(r"(?m)^!\[([^\]]*)\]\(([^)\s]+)\)$", plain, text)
+
+
+def with_anchors(text: str) -> str:
+    "Links to a heading of a page by Pandoc's id; a notebook has them as JupyterLab wants them."
+    def link(found: re.Match) -> str: return f"]({found[1]}#{anchor_of(unquote(found[2]))})"
+    return re.sub(r"\]\((\w*\.ipynb)#([^)\s]+)\)", link, text)
 
 
 def picture_tag(source: str, alt: str) -> str:

@@ -102,6 +102,14 @@ def test_exported_code_brings_no_headings_of_its_own(prepared):
         assert len(set(shown)) == len(set(wanted)), path.name
 
 
+def test_links_to_headings_work_in_the_lab_and_on_the_site(prepared):
+    "The lab keeps capitals and signs in the id of a heading; Pandoc doesn't."
+    for root, link in ((ROOT, "01_data.ipynb#Split-it,-and-don't-leak"),
+                       (prepared, "01_data.ipynb#split-it-and-dont-leak")):
+        texts = [source_of(c) for c in cells_of(root / "nbs/glossary.ipynb")]
+        assert any(f"({link})" in text for text in texts)
+
+
 def test_solutions_and_wrong_answers_are_folded(prepared):
     code = code_of(prepared / "nbs/04_optim.ipynb")
     assert not any("BEGIN SOLUTION" in c for c in code)
