@@ -556,6 +556,6 @@ SMOL = {"model": "smollm2", "questions": 3500, "epochs": 1, "learning_rate": 3e-
         "lora_rank": 16, "held_out": 500}
 RECORDS = {"squad": (run_squad, [
     *({"model": name} for name in ("nearest_run", "longest_name", "first_phrase")),
-    {"model": "minilm", "questions": 2000, "epochs": 2, "learning_rate": 2e-4},
-    {"model": "minilm", "questions": 8026, "epochs": 1, "learning_rate": 2e-4},
-    SMOL, {**SMOL, "both_ways": True}])}
+    {"model": "minilm", "questions": 2000, "epochs": 2, "learning_rate": 3e-4},
+    {"model": "minilm", "questions": 8026, "epochs": 2, "learning_rate": 3e-4},
+    {**SMOL, "both_ways": True}])}

@@ -439,7 +439,7 @@ def claims(name: Claim = None,
 # the module that makes each table
 RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers": "inside",
                "adapters": "quantized", "adapter-rates": "quantized", "merging": "quantized",
-               "contamination": "claims", "entity-models": "entities", "wnut17": "entities",
+               "contamination": "claims", "wnut17": "entities",
                "squad": "answers", "summaries": "sequences", "translations": "sequences",
                "wikitext": "generation", "forgetting": "domain", "instruction": "instruction"}
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['FRAME', 'FEATURES', 'STATISTICS', 'tagging', 'FEW', 'NAMES', 'KINDS', 'BOTH', 'BEFORE', 'BEHIND', 'ENDS', 'WORD',
-           'TAGGER_USE', 'TASKS', 'TINY', 'LORA', 'RECORDS', 'spans_of', 'tags_of', 'Marked', 'colour_number',
-           'in_brackets', 'in_a_frame', 'entities_in', 'mark', 'types_in', 'tag_names', 'tags_in', 'by_name', 'to_rows',
+           'TAGGER_USE', 'TASKS', 'LORA', 'RECORDS', 'spans_of', 'tags_of', 'Marked', 'colour_number', 'in_brackets',
+           'in_a_frame', 'entities_in', 'mark', 'types_in', 'tag_names', 'tags_in', 'by_name', 'to_rows',
            'read_entities', 'recipe_for', 'word_pieces', 'frame_of', 'windows', 'one_row', 'encode', 'encode_splits',
            'pad_tags', 'tagging_loss', 'words_tagged', 'word_scores', 'forbidden', 'best_path', 'predict_tags',
            'predict_sentences', 'count_entities', 'ratio', 'precision', 'recall', 'f1', 'macro_f1', 'entity_f1',
            'commonest_tags', 'capital_runs', 'count_tags', 'types_of', 'score_entities', 'gain_of', 'say_difference',
            'verdict', 'kind_of', 'count_errors', 'plot_errors', 'describe_errors', 'ambiguous', 'split_words',
            'answer_texts', 'match_tags', 'in_order', 'read_more_entities', 'compare_entities', 'draw_entities',
-           'describe_tagger', 'entity_run', 'measures', 'on_both', 'on_wnut']
+           'describe_tagger', 'entity_run', 'measures', 'on_wnut']
 
 # %% ../nbs/12_entities.ipynb #012f2745
 import os, random, re, sys, time
@@ -640,18 +640,7 @@ def measures(rows: Dataset, found: list, train: Dataset, seconds: float) -> dict
             **{name: round(value, 4) for name, value in numbers.items()}}
 
 # %% ../nbs/12_entities.ipynb #764ca2c0
-TINY = {"epochs": 6, "rate": 1e-3}
 LORA = {"lora": 16, "rate": 5e-4, "batch": 8}
-
-def on_both() -> list: # of settings
-    "Each model once or twice over the sentence, with three seeds."
-    kinds = [{"model": "tiny-bert", "copies": 1, **TINY},
-             {"model": "tiny-gpt2", "copies": 1, **TINY},
-             {"model": "tiny-gpt2", "copies": 2, **TINY},
-             {"model": "minilm", "copies": 1, "epochs": 4, "rate": 3e-4},
-             {"model": "smollm2", "copies": 1, "epochs": 3, **LORA},
-             {"model": "smollm2", "copies": 2, "epochs": 3, **LORA}]
-    return [{"data": "entities", "seed": seed, **kind} for seed in range(3) for kind in kinds]
 
 def on_wnut() -> list: # of settings
     "WNUT-17, one seed."
@@ -661,4 +650,4 @@ def on_wnut() -> list: # of settings
              {"model": "smollm2", "copies": 2, "epochs": 2, **LORA}]
     return [{"data": "wnut17", "seed": 0, **kind} for kind in kinds]
 
-RECORDS = {"entity-models": (entity_run, on_both()), "wnut17": (entity_run, on_wnut())}
+RECORDS = {"wnut17": (entity_run, on_wnut())}
