@@ -111,7 +111,8 @@ def e11_3_first_zero(layer, r, alpha):
             self.B = torch.nn.Parameter(torch.randn(layer.out_features, r) / r ** 0.5)
 
         def forward(self, x):
-            return self.frozen[0](x) + torch.einsum("...i,ri,or->...o", x, self.A, self.B) / r * alpha
+            change = torch.einsum("...i,ri,or->...o", x, self.A, self.B)
+            return self.frozen[0](x) + change / r * alpha
     return Change()
 
 

@@ -27,7 +27,8 @@ def e14_1_map(predictions, references):
 
 
 def e14_1_rows(predictions, references):
-    return sum(bleu(row[None], True) for row in bleu_counts(predictions, references)) / len(references)
+    rows = bleu_counts(predictions, references)
+    return sum(bleu(row[None], True) for row in rows) / len(rows)
 
 
 def e14_1_split(predictions, references):
