@@ -76,8 +76,10 @@ def test_the_stored_run_has_full_points_and_rejections(name):
     for e in find_exercises(WITH[name]):
         checked, wrong = (WITH[name]["cells"][e[k]] for k in ("check", "wrong"))
         assert exercises.points_of(checked) == (e["points"], [])
-        rejected = re.findall(r"(?m)^✗ ", "".join(o.get("text", "") for o in wrong["outputs"]))
+        said = "".join(o.get("text", "") for o in wrong["outputs"])
+        rejected = re.findall(r"(?m)^✗ ", said)
         assert len(rejected) == len(re.findall(r"(?m)^reject\(", source_of(wrong))) >= 2
+        assert "NameError" not in said                 # a wrong answer, not one that can't run
 
 
 @pytest.mark.parametrize("name", WITH)
@@ -142,6 +144,10 @@ def test_a_stub_raises_one_error_and_is_not_done(name, capsys):
 
 MUTATE = [sys.executable, "scripts/mutate_exercises.py"]
 REWRITTEN = sorted(p.stem for p in (ROOT / "tests/rewrites").glob("*.py"))
+
+
+def test_every_page_with_exercises_has_other_right_answers():
+    assert REWRITTEN == sorted(WITH)
 
 
 @pytest.mark.slow
