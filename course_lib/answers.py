@@ -552,10 +552,10 @@ def run_squad(model: str, # or the name of a baseline
     return {**found, "minutes": round((time.perf_counter() - start) / 60, 1)}
 
 # %% ../nbs/13_answers.ipynb #3595f40d
-SMOL = {"model": "smollm2", "questions": 3500, "epochs": 1, "learning_rate": 3e-4,
-        "lora_rank": 16, "held_out": 500}
+SMOL = {"model": "smollm2", "epochs": 1, "lora_rank": 16, "held_out": 500, "both_ways": True}
 RECORDS = {"squad": (run_squad, [
     *({"model": name} for name in ("nearest_run", "longest_name", "first_phrase")),
     {"model": "minilm", "questions": 2000, "epochs": 2, "learning_rate": 3e-4},
     {"model": "minilm", "questions": 8026, "epochs": 2, "learning_rate": 3e-4},
-    {**SMOL, "both_ways": True}])}
+    {**SMOL, "questions": 3500, "learning_rate": 3e-4},
+    {**SMOL, "questions": 4000, "learning_rate": 5e-4}])}

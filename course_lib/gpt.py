@@ -59,7 +59,7 @@ def layer_norm(x: torch.Tensor, weights: dict, name: str) -> torch.Tensor:
     return normal * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 def gelu(x: torch.Tensor) -> torch.Tensor:
-    "x times the share of a normal distribution below x, approximately (Hendrycks and Gimpel 2016)."
+    "Close to 0 for negative numbers and to x for positive ones (Hendrycks and Gimpel 2016)."
     return x / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 def feed_forward(x: torch.Tensor, weights: dict) -> torch.Tensor:

@@ -56,7 +56,7 @@ def as_scalar(number) -> Scalar:
     return number if isinstance(number, Scalar) else Scalar(number)
 
 # %% ../nbs/04_gradient.ipynb #f50a3d9f
-def in_reverse(result: Scalar) -> list: # of Scalars, each behind all that were computed from it
+def in_reverse(result: Scalar) -> list: # of Scalars, each after all that were computed from it
     "A result and everything that it was computed from, last first."
     order, known, waiting = [], set(), [(result, False)]
     while waiting:

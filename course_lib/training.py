@@ -106,7 +106,7 @@ def nothing_to_check(model, rows) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    "What the loop knows of what is learnt. A task is a value: another task, other functions."
+    "What the loop knows of what is learnt. Another task is another set of functions."
     name: str # as transformers.pipeline calls it
     loss: Callable # (model, batch) -> (mean loss over the batch's targets, {more for the history})
     collate: Callable = make_batch # (model, rows) -> batch, on the model's device
