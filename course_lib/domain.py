@@ -92,17 +92,16 @@ def first_texts(texts: list, tokenizer: PreTrainedTokenizerBase, tokens: int) ->
     return texts[:int(np.searchsorted(np.cumsum(lengths), tokens))]
 
 # %% ../nbs/15_domain.ipynb #d9c0b1f2
-def forgetting_once(trained: str, replay: float, tokens: int = 120_000) -> dict:
+def forgetting_once(replay: float, tokens: int = 120_000) -> dict:
     "Change of SmolLM2's perplexity on Shakespeare and on Wikipedia by learning the former."
     model, tokenizer = load("smollm2", task="text-generation")
     play, scored, others = play_and_articles()
     rows = {kind: text_rows(texts[-40:], tokenizer, 512)
             for kind, texts in (("domain", play), ("general", scored))}
     before = {kind: negative_log_likelihoods(model, own, 4) for kind, own in rows.items()}
-    lora = trained == "LoRA r 16"
-    if lora: add_lora(model, 16, 16)
+    add_lora(model, 16, 16)
     mixed = with_replay(first_texts(play[:-40], tokenizer, tokens), others, replay)
-    continue_pretraining(model, tokenizer, mixed, passes=1, learning_rate=5e-4 if lora else 1e-4)
+    continue_pretraining(model, tokenizer, mixed, passes=1)
     measures = {"n": len(rows["domain"])}
     for kind, own in rows.items():
         after = negative_log_likelihoods(model, own, 4)
@@ -112,9 +111,7 @@ def forgetting_once(trained: str, replay: float, tokens: int = 120_000) -> dict:
     return measures
 
 # %% ../nbs/15_domain.ipynb #1d4734d3
-RECORDS = {"forgetting": (forgetting_once, [
-    {"trained": trained, "replay": replay}
-    for trained in ("LoRA r 16", "all weights") for replay in (0.0, 0.1)])}
+RECORDS = {"forgetting": (forgetting_once, [{"replay": replay} for replay in (0.0, 0.1)])}
 
 # %% ../nbs/15_domain.ipynb #d6d3c5ff
 def words_worth_a_token(texts: list, tokenizer: PreTrainedTokenizerBase, n: int,
