@@ -7,7 +7,7 @@ Chromium and `pip install playwright`, so it is not a part of the test run. With
 of axe-core looks for what people
 who can't see or can't use a mouse would stumble over.
 """
-import argparse, importlib.util, shutil, sys, tempfile
+import argparse, re, shutil, sys, tempfile
 from pathlib import Path
 
 import nbformat
@@ -15,6 +15,8 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+import build_site  # noqa: E402
 # nbconvert's own colours of code are too pale for many eyes; in the site, Quarto's style a11y takes
 # their place
 STYLE = (
@@ -31,6 +33,10 @@ def render(path: Path) -> Path:
         l for c in notebook.cells for l in c.source.splitlines() if l.startswith("title: ")
     )[7:].strip("'\"")
     notebook.cells[0] = nbformat.v4.new_markdown_cell(f"# {title}")
+    for output in (o for c in notebook.cells for o in c.get("outputs", [])):
+        text = output.get("data", {}).get("text/markdown", "")
+        raw = re.fullmatch(r"(?s)`+\{=html\}\n(.*?)\n?`+\s*", text)
+        if raw: output.data = {"text/html": raw[1]}     # what Quarto passes on as it is
     html, _ = HTMLExporter(
         exclude_input_prompt=True, exclude_output_prompt=True, require_js_url="", mathjax_url=""
     ).from_notebook_node(notebook)
@@ -53,9 +59,6 @@ def main():
     )
     args = p.parse_args()
     args.shots.mkdir(parents=True, exist_ok=True)
-    spec = importlib.util.spec_from_file_location("build_site", ROOT / "scripts/build_site.py")
-    build_site = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build_site)
     serious = 0
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         build_site.prepare(Path(folder))
