@@ -146,7 +146,7 @@ MUTATE = [sys.executable, "scripts/mutate_exercises.py"]
 REWRITTEN = sorted(p.stem for p in (ROOT / "tests/rewrites").glob("*.py"))
 
 
-def test_every_page_with_exercises_has_other_right_answers():
+def test_all_exercises_have_other_right_answers():
     assert REWRITTEN == sorted(WITH)
 
 
