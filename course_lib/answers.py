@@ -451,7 +451,7 @@ def answer_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) -
     rows = read_pairs(texts)
     windows = make_windows(DatasetDict(rows=rows), tokenizer, recipe["max_length"])["rows"]
     found = answer_rows(model, tokenizer, rows, windows, batch_size)
-    return [{"question": question, "answer": p["answer"], "score": round(p["score"], 4),
+    return [{"question": question, "answer": p["answer"], "score": round(p["score"], 6),
              "start": p["start"], "end": p["end"]} for question, p in zip(rows["question"], found)]
 
 # %% ../nbs/13_answers.ipynb #89ac7d4a

@@ -376,9 +376,9 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
     names = model.config.id2label
     answers = []
     for text, shares in zip(texts, softmax(logits, -1).tolist()):
-        scores = {names[i]: round(share, 4) for i, share in enumerate(shares)}
+        scores = {names[i]: round(share, 6) for i, share in enumerate(shares)}
         answers.append({"text": text, "label": names[int(np.argmax(shares))],
-                        "score": round(max(shares), 4), "scores": scores})
+                        "score": round(max(shares), 6), "scores": scores})
     return answers
 
 # %% ../nbs/06_runs.ipynb #1215bd03
