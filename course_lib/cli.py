@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
            'Texts', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature', 'TopP', 'NewTokens', 'Seed', 'Page',
-           'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Version', 'HandedIn', 'Option', 'say', 'do_run',
-           'in_a_process', 'print_scores', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate',
-           'predict', 'read_lines', 'generate', 'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison',
-           'audit', 'download', 'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine', 'product_speed',
-           'training_speed', 'timed', 'bench', 'claims', 'record', 'build', 'grade', 'grade_all', 'grade_one',
+           'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Exported', 'registry_app', 'Place', 'Stage', 'Reference',
+           'Version', 'HandedIn', 'Option', 'say', 'do_run', 'in_a_process', 'print_scores', 'score_cell', 'run',
+           'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict', 'read_lines', 'generate', 'print_piece',
+           'chat', 'typed_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab', 'doctor',
+           'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims',
+           'record', 'export', 'export_files', 'export_page', 'registry_at', 'add', 'list_versions', 'show',
+           'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade', 'grade_all', 'grade_one',
            'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
@@ -455,6 +457,130 @@ def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}."
     make(name, run, settings, out, minutes, say)
     print(f"table  {out / name}.csv")
 
+# %% ../nbs/c_command_line.ipynb #293c16e0
+Exported = Option(Optional[Path], "Folder for the files; runs/exported/FORM by default.")
+
+@app.command()
+def export(run: Writer,
+           onnx: Option(bool, "ONNX, for onnxruntime.", "--onnx") = False,
+           int8: Option(bool, "ONNX with its matrices in eight bits.", "--int8") = False,
+           gguf: Option(bool, "GGUF, for llama.cpp and its kin.", "--gguf") = False,
+           ctranslate2: Option(bool, "For CTranslate2.", "--ctranslate2") = False,
+           page: Option(Optional[Path], "One HTML file that answers by itself.") = None,
+           out: Exported = None, force: Force = False):
+    "Write a run as files that other programs answer from."
+    asked = {"onnx": onnx, "onnx-int8": int8, "gguf": gguf, "ctranslate2": ctranslate2}
+    kinds = [kind for kind, wanted in asked.items() if wanted]
+    if len(kinds) + bool(page) != 1:
+        raise InputError("export – takes one form at a time – give one of --onnx, --int8, --gguf, "
+                         "--ctranslate2, --page FILE")
+    if page: export_page(run, page, force)
+    else: export_files(run, out or Path("runs/exported") / kinds[0], kinds[0], force)
+
+# %% ../nbs/c_command_line.ipynb #fc32319c
+def export_files(run: str, out: Path, kind: str, force: bool) -> None:
+    "A folder for another runtime."
+    from course_lib.export import export as write
+    written = write(run, out, kind, force)
+    print(f"{len(written['files'])} files in {out}")
+
+def export_page(run: str, page: Path, force: bool) -> None:
+    "A page that holds the model."
+    from course_lib.page import write_page
+    written = write_page(run, page, force)
+    print(f"{page}: {written['bytes'] / 1e6:.1f} MB; open it in a browser")
+
+# %% ../nbs/c_command_line.ipynb #93e9ac61
+registry_app = typer.Typer(no_args_is_help=True, help="Versions of models, and which one is used.")
+app.add_typer(registry_app, name="registry")
+Place = Option(Optional[str], "A folder, or the address of an MLflow server; by default "
+                              "the variable COURSE_REGISTRY, or runs/registry.", "--registry")
+Stage = Option(str, "What the version is used for.")
+Reference = Annotated[str, typer.Argument(metavar="NAME@VERSION")]
+
+def registry_at(place: str | None):
+    "The registry in a folder or on a server."
+    from course_lib.registry import open_registry
+    return open_registry(place)
+
+@registry_app.command()
+def add(run: Path, name: str, registry: Place = None):
+    "Keep a finished run as the next version of a model; the same run stays the same version."
+    version = registry_at(registry).add(run, name)
+    print(f"{name}@{version}")
+
+# %% ../nbs/c_command_line.ipynb #8bb8eb98
+@registry_app.command("list")
+def list_versions(name: Annotated[Optional[str], typer.Argument()] = None,
+                  registry: Place = None, as_json: AsJson = False):
+    "All versions, or those of one model."
+    table = registry_at(registry).list(name)
+    if as_json: print(table.to_json(orient="records", force_ascii=False))
+    else: print(table.to_string(index=False))
+
+@registry_app.command()
+def show(version: Reference, registry: Place = None):
+    "What is known of a version, as one JSON object."
+    found = registry_at(registry)
+    name, number = version_of(found, version)
+    print(json.dumps(found.show(name, number), ensure_ascii=False))
+
+def version_of(registry, reference: str) -> tuple: # (name, version)
+    "The version that NAME@VERSION or NAME@STAGE means."
+    event = registry.find(reference)
+    return event["name"], event["version"]
+
+# %% ../nbs/c_command_line.ipynb #fbc63af5
+@registry_app.command()
+def promote(version: Reference, stage: Stage = "production", data: Option(
+                Optional[str], "Labelled rows on which it must not be worse.") = None,
+            force: Option(bool, "Without a comparison, or in spite of one.", "--force") = False,
+            registry: Place = None):
+    "Put a version into a stage, unless it is worse than the one that is there."
+    found = registry_at(registry)
+    name, number = version_of(found, version)
+    print(json.dumps(found.promote(name, number, stage, data, force), ensure_ascii=False))
+
+@registry_app.command()
+def rollback(name: str, stage: Stage = "production", registry: Place = None):
+    "Put the version into a stage that was there before."
+    print(f"{name}@{registry_at(registry).rollback(name, stage)}")
+
+# %% ../nbs/c_command_line.ipynb #920d54f6
+@app.command()
+def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
+          host: Option(str, "0.0.0.0 for everybody who can reach this machine.") = "127.0.0.1",
+          port: Option(int, "0 for a free one.", min=0, max=65535) = 8000,
+          token_file: Option(Optional[Path], "Holds the token that requests have to carry; by "
+                                             "default the variable COURSE_TOKEN does.") = None,
+          shadow: Option(Optional[Path], "Ask this run, too, and count agreement.") = None,
+          canary: Option(Optional[Path], "Let this run answer a share of the texts.") = None,
+          share: Option(float, "Which share.", min=0, max=1) = 0.05,
+          log_texts: Option(bool, "Write texts into the log.", "--log-texts") = False,
+          registry: Place = None):
+    "Answer over HTTP; a version in a stage is followed when it changes."
+    if shadow and canary: raise InputError("shadow and canary – exclude each other – give one")
+    for run in filter(None, (shadow, canary)): check_run(run)
+    from course_lib.serving import serve as run_server
+    more = {}
+    if shadow or canary:
+        from course_lib.monitoring import beside
+        more["load"] = beside(shadow or canary, share if canary else None)
+    run_server(place, host, port, token_file=token_file, registry=registry, log_texts=log_texts,
+               **more)
+
+# %% ../nbs/c_command_line.ipynb #3367177c
+@app.command()
+def watch(run: Path, data: Option(str, "New texts: a file."), out: Page = None,
+          force: Force = False, as_json: AsJson = False):
+    "Whether new texts and the answers to them differ from those that a run was validated on."
+    check_run(run)
+    if out: check_new_file(out, [find_file(data)], force)
+    from course_lib.monitoring import watch_file
+    found = watch_file(run, data, out, force)
+    if as_json: print(found.reset_index().to_json(orient="records", force_ascii=False))
+    else: print(found.round(3).to_string())
+
 # %% ../nbs/c_command_line.ipynb #4e9bf19e
 Version = Annotated[str, typer.Argument(
     help="student (stubs), answers (solutions without marks) or key (the exercises alone).")]
@@ -518,10 +644,11 @@ def in_options(message: str,
 
 def running(arguments: list) -> tuple: # (options, values) as `in_options` takes them
     "The options of the command that is running, and what they were set to."
-    commands = typer.main.get_command(app).commands
-    name = next((a for a in arguments if not a.startswith("-")), None)
-    if name not in commands: return {}, {}
-    command, rest = commands[name], arguments[arguments.index(name) + 1:]
+    command, name, rest = typer.main.get_command(app), "course", list(arguments)
+    while hasattr(command, "commands"): # of a group such as `registry`, the command in it
+        name = next((a for a in rest if not a.startswith("-")), None)
+        if name not in command.commands: return {}, {}
+        command, rest = command.commands[name], rest[rest.index(name) + 1:]
     given = command.make_context(name, rest, resilient_parsing=True).params
     flags = {p.name: [*p.opts, *p.secondary_opts] for p in command.params}
     return {name: f for name, f in flags.items() if f[0].startswith("--")}, given
