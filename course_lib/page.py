@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['WORDS_JS', 'MERGE_JS', 'TOKENIZER_JS', 'LAYERS_JS', 'ATTENTION_JS', 'GPT2_JS', 'MODERNBERT_JS', 'ANSWER_JS',
            'FAMILIES', 'TAKEN_FOR_GRANTED', 'TOKENIZER', 'BPE', 'LARGEST', 'PAGE_JS', 'STYLE_CSS', 'PAGE_HTML',
-           'NODE_JS', 'quantize_rows', 'dequantize_rows', 'turned', 'pack', 'as_text', 'unpack', 'show_js', 'model_js',
+           'NODE_JS', 'quantize_rows', 'dequantize_rows', 'turned', 'pack', 'as_text', 'unpack', 'model_js',
            'check_page', 'check_model', 'check_layers', 'check_tokenizer', 'page_weights', 'page_data', 'page_model',
            'page_probabilities', 'answers_of', 'scored_rows', 'count_flips', 'measure_flips', 'source_hash', 'policy',
-           'in_script', 'score_rows', 'price', 'page_html', 'weight_bytes', 'read_page', 'write_page', 'ask_node']
+           'in_script', 'score_rows', 'describe_flips', 'page_html', 'weight_bytes', 'read_page', 'write_page',
+           'ask_node']
 
 # %% ../nbs/c_page.ipynb #71e50cb5
 import base64, hashlib, json, math
@@ -95,11 +96,6 @@ const SIGNS = Array.from({ length: 256 }, (_, byte) => {
 const signs = word => Array.from(new TextEncoder().encode(word), byte => SIGNS[byte]);
 """
 
-def show_js(code: str):
-    "A piece of JavaScript, coloured."
-    from IPython.display import Markdown
-    return Markdown(f"```js\n{code.strip()}\n```")
-
 # %% ../nbs/c_page.ipynb #60003fc6
 MERGE_JS = r"""
 // A heap: the smallest number comes out first, whatever went in.
@@ -163,18 +159,18 @@ function tokenizerOf({ model, added_tokens, post_processor }) {
       }
     }
   }
+  // The tokens of a text between those of the tokenizer's template.
+  const own = post_processor.special_tokens;
+  const framed = tokens => post_processor.single.flatMap(part =>
+    part.Sequence ? tokens : own[part.SpecialToken.id].ids);
+
   return (text, limit) => {
-    const frame = post_processor.single;
-    const room = limit - frame.filter(part => part.SpecialToken).length, found = [];
+    const room = limit - framed([]).length, found = [];
     for (const id of read(text)) {
       if (found.length === room) return { ids: framed(found), cut: true };
       found.push(id);
     }
     return { ids: framed(found), cut: false };
-
-    function framed(tokens) {
-      return frame.flatMap(part => part.Sequence ? tokens : special.get(part.SpecialToken.id));
-    }
   };
 }
 """
@@ -380,32 +376,40 @@ def check_model(run, config: dict) -> None:
 def check_layers(run, config: dict) -> None:
     "Raise InputError for layers that see only their neighbours, or with other rotary positions."
     rope = config.get("rope_parameters", {}).get("full_attention", {})
-    if {*config.get("layer_types", [])} == {"full_attention"} and rope["rope_type"] == "default":
-        return
+    everywhere = {*config.get("layer_types", [])} == {"full_attention"}
+    if everywhere and rope.get("rope_type") == "default": return
     problem = "its layers don't all look at the whole text with usual rotary positions"
     raise InputError(f"{run} – {problem} – fine-tune tiny-bert")
 
 # %% ../nbs/c_page.ipynb #eb4d951b
 def check_tokenizer(run, content: dict) -> None:
     "Raise InputError for a tokenizer other than the lower-casing byte-level BPE of chapter 2."
-    model, added = content["model"], content["added_tokens"]
-    same = all(content.get(part) == wanted for part, wanted in TOKENIZER.items())
-    same = same and all(model.get(name) == wanted for name, wanted in BPE.items())
-    plain = not any(token[way] for token in added
-                    for way in ("single_word", "lstrip", "rstrip", "normalized"))
-    framed = (content.get("post_processor") or {}).get("type") == "TemplateProcessing"
-    from_right = (content.get("truncation") or {}).get("direction", "Right") == "Right"
-    if same and plain and framed and from_right: return
+    from tokenizers.pre_tokenizers import ByteLevel
+    parts = {name: content.get(name) or {} for name in ("model", "post_processor", "truncation")}
+    ways = ("single_word", "lstrip", "rstrip", "normalized")
+    known = (
+        all(content.get(name) == wanted for name, wanted in TOKENIZER.items()),
+        all(parts["model"].get(name, wanted) == wanted for name, wanted in BPE.items()),
+        set(ByteLevel.alphabet()) <= parts["model"].get("vocab", {}).keys(),
+        not any(token.get(way) for token in content.get("added_tokens", []) for way in ways),
+        parts["post_processor"].get("type") == "TemplateProcessing",
+        parts["truncation"].get("direction", "Right") == "Right")
+    if all(known): return
     problem = "its tokenizer isn't the one that the page knows (lower-casing byte-level BPE)"
     raise InputError(f"{run} – {problem} – fine-tune tiny-gpt2 or tiny-bert")
 
 def page_weights(path: Path) -> int: # bytes
-    "How much the weights in a file take in eight bits, by the shapes at its beginning."
-    with open(path, "rb") as f: header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+    "How much the weights in a file take in eight bits at most, by the shapes at its beginning."
+    try:
+        with open(path, "rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            header = json.loads(f.read(min(length, LARGEST)))
+    except (OSError, ValueError):
+        raise InputError(f"{path} – can't be read – train the run again") from None
     shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
     matrices = [shape for shape in shapes if len(shape) > 1]
     vectors = sum(4 * shape[0] for shape in shapes if len(shape) == 1)
-    return vectors + sum(math.prod(shape) + 4 * shape[0] for shape in matrices)
+    return vectors + sum(math.prod(shape) + 4 * max(shape) for shape in matrices)
 
 # %% ../nbs/c_page.ipynb #7b5896fd
 def page_data(run) -> dict: # what the page holds, of plain types
@@ -468,7 +472,8 @@ def count_flips(before: np.ndarray, after: np.ndarray, # (rows, classes), probab
     flips = int((first != second).sum())
     low, high = wilson_interval(flips, n)
     return {"n": n, "flips": flips, "rate": flips / n, "low": low, "high": high,
-            "accuracy": [float((choice == labels).mean()) for choice in (first, second)],
+            "accuracy": float((first == labels).mean()),
+            "accuracy_rounded": float((second == labels).mean()),
             "largest_shift": float(np.abs(before - after).max())}
 
 def measure_flips(run, data: dict) -> dict | None: # as count_flips, and the name of the split
@@ -580,8 +585,8 @@ stays here, and no network is needed.</p>
 <form id="form">
 <label for="text">Your text</label>
 <textarea id="text" aria-describedby="hint" spellcheck="false"></textarea>
-<p id="hint">At most {max_length} tokens are read, that is, about {words} English words; what
-follows is cut off.</p>
+<p id="hint">At most {max_length} tokens (words and parts of words) are read; what follows is cut
+off.</p>
 <button type="submit">Answer</button> <span>or Ctrl+Enter</span>
 </form>
 <noscript><p>This page needs JavaScript to compute its answers.</p></noscript>
@@ -631,16 +636,17 @@ def score_rows(metrics: dict) -> str: # HTML
                      f"<td>{found['value']:.3f}</td><td>{interval}</td></tr>")
     return "\n".join([*lines, "</table>"])
 
-def price(flips: dict | None, size: int) -> str:
+def describe_flips(flips: dict | None, size: int) -> str:
     "What the rounding changed, in words."
     made = f"The weights were rounded to eight bits and take {size / 1e6:.1f} MB. "
     if flips is None:
         return made + ("How many answers that changes could not be counted: the rows that the "
                        "model was scored on are gone or have changed.")
     counted = ("That changed the class of {flips} of the {n:,} rows of the {split} split: "
-               "{rate:.1%} (95 % interval {low:.1%} to {high:.1%}). The accuracy on them is {:.3f} "
-               "instead of {:.3f}; no probability moved by more than {largest_shift:.3f}.")
-    return made + counted.format(*reversed(flips["accuracy"]), **flips)
+               "{rate:.1%} (95 % interval: {low:.1%} to {high:.1%}). Accuracy on them was "
+               "{accuracy:.3f} before and is {accuracy_rounded:.3f} now; no probability moved "
+               "by more than {largest_shift:.3f}.")
+    return made + counted.format(**flips)
 
 # %% ../nbs/c_page.ipynb #12875929
 def page_html(run, data: dict, flips: dict | None) -> str:
@@ -650,11 +656,11 @@ def page_html(run, data: dict, flips: dict | None) -> str:
     names = [Path(recipe[part]).name for part in ("model", "data")]
     code = model_js(data["config"]["model_type"])
     classes = ", ".join(f"<bdi>{escape(label)}</bdi>" for label in data["labels"])
+    rounding = describe_flips(flips, weight_bytes(data["packed"]))
     return PAGE_HTML.format(
         policy=policy([code, PAGE_JS], STYLE_CSS), style=STYLE_CSS, code=code, script=PAGE_JS,
         title=escape("{}, fine-tuned on {}".format(*names)), classes=classes,
-        max_length=data["max_length"], words=round(0.7 * data["max_length"]),
-        scores=score_rows(metrics), price=escape(price(flips, weight_bytes(data["packed"]))),
+        max_length=data["max_length"], scores=score_rows(metrics), price=escape(rounding),
         data=in_script(data))
 
 def weight_bytes(packed: dict) -> int:
@@ -665,9 +671,11 @@ def read_page(page) -> dict: # as page_data gives it
     "What a page holds; raises InputError for a file that isn't one."
     try: text = Path(page).read_text(encoding="utf-8")
     except (OSError, ValueError): text = ""
-    before, mark, after = text.partition('<script type="application/json" id="model">')
-    if not mark: raise InputError(f"{page} – is no page of a model – write one with write_page")
-    return json.loads(after.partition("</script>")[0])
+    _, _, after = text.partition('<script type="application/json" id="model">')
+    try: return json.loads(after.partition("</script>")[0])
+    except ValueError:
+        problem = f"{page} – is no page of a model – write one with write_page"
+        raise InputError(problem) from None
 
 # %% ../nbs/c_page.ipynb #5ddbc8cd
 def write_page(run, out, force: bool = False) -> dict: # page, bytes, weights (bytes), flips

@@ -1,4 +1,4 @@
-"""A page answers as the library does: the same ids, the same probabilities; and it is safe to open."""
+"A page answers as the library does, with the same ids and probabilities, and is safe to open."
 import base64
 import hashlib
 import json
@@ -22,7 +22,7 @@ from course_lib.errors import InputError
 from course_lib.files import read_json_file, write_json
 from course_lib.models import load
 from course_lib.page import (
-    ask_node, check_page, count_flips, dequantize_rows, pack, page_data, page_model,
+    ask_node, check_page, count_flips, dequantize_rows, pack, page_model,
     page_probabilities, page_weights, quantize_rows, read_page, unpack, write_page)
 from course_lib.recipe import Recipe
 from course_lib.runs import save_model
@@ -32,10 +32,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_node = pytest.mark.skipif(not NODE, reason="Node.js (node) isn't installed")
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="Chromium isn't installed")
 HOSTILE = ["</script><script>document.title='owned'</script>", "\"'><b onclick=x>{}&amp;"]
+FIRST = pytest.mark.parametrize("written", ["tiny-gpt2"], indirect=True)   # one of them will do
 HARD = [
-    "Ünïcödé ÇA", "e\u0301 \u00e9 \u1e9b\u0323 q\u0307\u0323", "naïve Σίσυφος ΟΔΟΣ", "日本語 한국어 ไทย हिन्दी",
-    "👩‍👩‍👧 👍🏽!! 🏳️‍🌈", "a\u00a0b\ufeffc\u0085d\u2028e", "tabs\t\nand  lines\r\n ", "   ", "\ufeff",
-    "don't, WE'LL it's 12½ ²Ⅷ", "<|endoftext|>a<|pad|> b<|pad|>", "<|endoftext|>", "<|end", "İI ǅ ß ﬀ",
+    "Ünïcödé ÇA", "e\u0301 \u00e9 \u1e9b\u0323 q\u0307\u0323", "naïve Σίσυφος ΟΔΟΣ",
+    "日本語 한국어", "ไทย हिन्दी",
+    "👩‍👩‍👧 👍🏽!! 🏳️‍🌈",
+    "a\u00a0b\ufeffc\u0085d\u2028e", "tabs\t\nand  lines\r\n ", "   ", "\ufeff",
+    "don't, WE'LL it's 12½ ²Ⅷ", "<|endoftext|>a<|pad|> b<|pad|>", "<|endoftext|>", "<|end",
+    "İI ǅ ß ﬀ",
     "\x00\x1f\x7f", "word " * 2000, "a" * 100_000, "1" * 300, "ab" * 700, "מילה العربية" * 200,
     "__proto__ constructor toString undefined", "<!--<script>", "'S 'LL 'll'd",
 ]
@@ -110,7 +114,8 @@ def test_flips_are_counted():
     found = count_flips(before, after, np.array([0, 1, 1, 1]))
     assert (found["n"], found["flips"], found["rate"]) == (4, 1, 0.25)
     assert 0 < found["low"] < 0.25 < found["high"] < 1
-    assert found["accuracy"] == [0.75, 1.0] and found["largest_shift"] == pytest.approx(0.2)
+    assert (found["accuracy"], found["accuracy_rounded"]) == (0.75, 1.0)
+    assert found["largest_shift"] == pytest.approx(0.2)
 
 
 # what is written
@@ -178,6 +183,7 @@ def test_hostile_names_stay_names(hostile, tmp_path, written):
     assert read_page(tmp_path / "page.html")["labels"] == sorted(HOSTILE)
 
 
+@FIRST
 def test_rows_that_are_gone_are_said_to_be_gone(broken, tmp_path):
     recipe = read_json_file(broken / "recipe.json")
     recipe["fingerprints"]["test"] = "0" * 16
@@ -186,6 +192,7 @@ def test_rows_that_are_gone_are_said_to_be_gone(broken, tmp_path):
     assert "could not be counted" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@FIRST
 def test_the_run_is_left_as_it_was(broken, tmp_path):
     def state(): return {p: p.read_bytes() for p in broken.rglob("*") if p.is_file()}
     before = state()
@@ -195,6 +202,7 @@ def test_the_run_is_left_as_it_was(broken, tmp_path):
 
 # what is refused
 
+@FIRST
 def test_nothing_is_overwritten(written, tmp_path):
     run, page = written[0], tmp_path / "page.html"
     page.write_text("mine")
@@ -237,6 +245,7 @@ def change(content, *keys, to):
     return copy
 
 
+@FIRST
 def test_other_tokenizers_are_refused(broken):
     path = broken / "model/tokenizer.json"
     content = read_json_file(path)
@@ -246,13 +255,15 @@ def test_other_tokenizers_are_refused(broken):
                   change(content, "model", "type", to="WordPiece"),
                   change(content, "model", "byte_fallback", to=True),
                   change(content, "added_tokens", 1, "lstrip", to=True),
-                  change(content, "post_processor", to=None)):
+                  change(content, "model", "vocab", to={"a": 0}),
+                  change(content, "post_processor", to=None), {}):
         write_json(path, wrong)
         with pytest.raises(InputError, match="its tokenizer"): check_page(broken)
     write_json(path, content)
     check_page(broken)
 
 
+@FIRST
 def test_other_tasks_and_big_models_are_refused(broken, monkeypatch):
     monkeypatch.setattr(course_lib.page, "LARGEST", 3_000_000)
     with pytest.raises(InputError, match=r"3\.\d MB"): check_page(broken)
@@ -262,6 +273,14 @@ def test_other_tasks_and_big_models_are_refused(broken, monkeypatch):
     with pytest.raises(InputError, match="token-classification"): check_page(broken)
 
 
+@FIRST
+def test_damaged_weights_are_refused(broken):
+    for content in (b"", b"\xff" * 40):
+        (broken / "model/model.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match="can't be read"): check_page(broken)
+
+
+@FIRST
 @pytest.mark.parametrize("text", ["", " \n", "\ud800"])
 def test_texts_that_a_run_refuses(written, text):
     with pytest.raises(InputError): page_probabilities(written[1], [text])
@@ -283,9 +302,11 @@ def test_a_refusal_needs_no_torch(tmp_path):
 # the JavaScript
 
 @needs_node
-def test_javascript_computes_what_torch_computes(written):
+@pytest.mark.parametrize("n", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_javascript_computes_what_torch_computes(written, n):
     page = written[1]
-    texts = load_data("reviews")["test"]["text"][:100] + [t for t in HARD if t.strip()]
+    hard = [text for text in HARD if text.strip() and len(text) < 100]
+    texts = load_data("reviews")["test"]["text"][:n] + hard
     said = ask_node(page, texts)
     encoded = page_model(read_page(page))[1].encode_batch(texts)
     assert [s["ids"] for s in said] == [e.ids for e in encoded]
@@ -335,7 +356,7 @@ PIECES = st.one_of(
     st.text("aest'l \n", max_size=12),
     st.text(" \t\n\r\x0b\x0c\x85\xa0\u2003\u3000\ufeff", max_size=4),
     st.text("\u0300\u0301\u0323\u0345\u1100\u1161\u11a8\u00c5oOΣςßİ", max_size=6),
-    st.sampled_from(["<|endoftext|>", "<|pad|>", "<|cls|>", "<|", "|>", "'ll", "'S", "👩‍👩‍👧", "film"]),
+    st.sampled_from(["<|endoftext|>", "<|pad|>", "<|cls|>", "<|", "|>", "'ll", "'S", "👩‍👩‍👧"]),
 )
 
 
@@ -350,6 +371,7 @@ def test_the_same_ids_for_hard_texts(encoders):
         for limit in (2, 3, 20, 256): agree(encoders, text, limit)
 
 
+@FIRST
 def test_the_same_ids_for_every_character(encoders):
     known = [chr(c) for c in range(0x110000) if not is_new(chr(c))]
     assert len(known) > 140_000
