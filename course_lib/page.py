@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError
-from .files import check_new_file, read_json_file, write_atomically
+from .files import check_new_file, is_folder, read_json_file, write_atomically
 from .recipe import check_run, check_texts
 
 # %% ../nbs/c_page.ipynb #f5badee5
@@ -445,7 +445,7 @@ def page_probabilities(source, # a run folder, or a page written from one
                        texts: list) -> np.ndarray: # (texts, classes), in the order of the labels
     "What a page says to texts, computed by torch; raises InputError for an empty text."
     check_texts(texts)
-    data = page_data(source) if Path(source).is_dir() else read_page(source)
+    data = page_data(source) if is_folder(source) else read_page(source)
     return answers_of(*page_model(data), texts)
 
 def answers_of(model, tokenizer, texts: list) -> np.ndarray: # (texts, classes)
@@ -468,8 +468,8 @@ def count_flips(before: np.ndarray, after: np.ndarray, # (rows, classes), probab
                 labels: np.ndarray) -> dict: # n, flips, rate and its interval, accuracies, shift
     "How much two models disagree on the same rows; with Wilson's 95 % interval."
     from course_lib.evaluation import wilson_interval
-    first, second, n = before.argmax(-1), after.argmax(-1), len(labels)
-    flips = int((first != second).sum())
+    first, second = before.argmax(-1), after.argmax(-1)
+    flips, n = int((first != second).sum()), len(labels)
     low, high = wilson_interval(flips, n)
     return {"n": n, "flips": flips, "rate": flips / n, "low": low, "high": high,
             "accuracy": float((first == labels).mean()),

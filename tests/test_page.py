@@ -299,6 +299,13 @@ def test_a_refusal_needs_no_torch(tmp_path):
     assert done.stdout.strip() == "False"
 
 
+def test_the_ids_are_those_of_the_run(written):
+    run, page, _ = written
+    _, tokenizer = load(str(run / "model"))
+    ids = tokenizer(HARD, truncation=True, max_length=256)["input_ids"]
+    assert ids == [e.ids for e in page_model(read_page(page))[1].encode_batch(HARD)]
+
+
 # the JavaScript
 
 @needs_node
