@@ -7,10 +7,10 @@ __all__ = ['KINDS', 'FILE_NAME', 'HASHED', 'LINE', 'SCHEMA', 'ADVICE', 'SKIP', '
            'LIMITS', 'LOCAL', 'ARTIFACTS', 'TAG', 'check_entry', 'files_of', 'sha256_of', 'manifest_of', 'digest_of',
            'read_manifest', 'verify', 'stack_of', 'current', 'new_event', 'seal_of', 'write_event', 'read_events',
            'database_error', 'database', 'check_ours', 'keep', 'finish', 'FolderStore', 'reading', 'versions_of',
-           'check_unchanged', 'quoted', 'check_name', 'check_stage', 'read_reference', 'Versions', 'is_worse',
-           'say_difference', 'check_same_kind', 'check_gate', 'Registry', 'stages_of', 'list_versions', 'describe',
-           'run_cases', 'check_cases', 'MlflowServer', 'is_far', 'no_mlflow', 'check_reply', 'place_of', 'tags_of',
-           'as_iso', 'read_moves', 'moves_of', 'MlflowStore', 'open_registry']
+           'check_unchanged', 'quoted', 'check_name', 'check_stage', 'check_version', 'read_reference', 'Versions',
+           'is_worse', 'say_difference', 'check_same_kind', 'check_gate', 'Registry', 'stages_of', 'list_versions',
+           'describe', 'run_cases', 'check_cases', 'MlflowServer', 'is_far', 'no_mlflow', 'check_reply', 'place_of',
+           'tags_of', 'as_iso', 'read_moves', 'moves_of', 'MlflowStore', 'open_registry']
 
 # %% ../nbs/21_registry.ipynb #6a48e9e2
 import hashlib, json, os, re, shutil, sqlite3, stat, time
@@ -304,6 +304,12 @@ def check_stage(stage: str) -> None:
     advice = "use up to 32 small letters, digits and '-', a letter first; not 'latest' or 'v1'"
     raise InputError(f"stage {quoted(stage)} – can't be the name of a stage – {advice}")
 
+def check_version(version: int) -> None:
+    "Raise InputError for something that can't be a version's number."
+    if isinstance(version, int) and re.fullmatch(VERSION, str(version)): return
+    advice = "give the number that `add` returned, such as 3"
+    raise InputError(f"version {quoted(version)} – is no number of a version – {advice}")
+
 def read_reference(reference: str) -> tuple: # (name, version or stage)
     "The parts of `NAME`, `NAME@VERSION` or `NAME@STAGE`; raises InputError for anything else."
     name, at, which = str(reference).partition("@")
@@ -416,6 +422,7 @@ class Registry(Versions):
 
         Raises InputError if it is worse than the one that is there, or can't be compared."""
         check_stage(stage)
+        check_version(version)
         new = self.resolve(f"{name}@{version}")
         before = current(self.events_of(name), stage)
         found, said = None, f"the first version in {stage}"
@@ -449,6 +456,7 @@ class Registry(Versions):
 
     def show(self, name: str, version: int) -> dict:
         "All about a version, verified: digest, added, stages, task, labels, metrics, files."
+        check_version(version)
         folder = self.resolve(f"{name}@{version}")
         return describe(name, version, self.events_of(name), folder)
 
