@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'FILE_NAME', 'HASHED', 'LINE', 'SCHEMA', 'ADVICE', 'SKIP', 'NAME', 'STAGE', 'VERSION', 'LESS_IS_BETTER',
            'LIMITS', 'LOCAL', 'ARTIFACTS', 'TAG', 'check_entry', 'files_of', 'sha256_of', 'manifest_of', 'digest_of',
            'read_manifest', 'verify', 'stack_of', 'current', 'new_event', 'seal_of', 'write_event', 'read_events',
-           'database_error', 'database', 'check_ours', 'keep', 'finish', 'FolderStore', 'reading', 'versions_of',
+           'reading', 'database_error', 'database', 'check_ours', 'keep', 'finish', 'FolderStore', 'versions_of',
            'check_unchanged', 'quoted', 'check_name', 'check_stage', 'check_version', 'read_reference', 'Versions',
            'is_worse', 'say_difference', 'check_same_kind', 'check_gate', 'Registry', 'stages_of', 'list_versions',
            'describe', 'run_cases', 'check_cases', 'MlflowServer', 'is_far', 'no_mlflow', 'check_reply', 'place_of',
@@ -164,6 +164,14 @@ def read_events(db, place: Path) -> list: # of dicts, the oldest first
     return events
 
 # %% ../nbs/21_registry.ipynb #b98fda7a
+@contextmanager
+def reading(place):
+    "Within it, what a disk refuses becomes an InputError that names `place`."
+    try: yield
+    except OSError as e:
+        reason = f"can't be read ({e.strerror or e})"
+        raise InputError(f"{e.filename or place} – {reason} – check its permissions") from None
+
 ADVICE = {"SQLITE_NOTADB": "is no database", "SQLITE_CORRUPT": "is damaged",
           "SQLITE_FULL": "can't be written (no space left)",
           "SQLITE_READONLY": "can't be written (it may only be read)",
@@ -180,7 +188,8 @@ def database_error(path: Path, e: sqlite3.Error) -> InputError:
 def database(place: Path, mode: str = "rw"): # rwc to make it; yields a sqlite3.Connection
     "The registry's database; raises InputError if it is missing, damaged or another program's."
     path = Path(place, "registry.db").absolute()
-    if mode == "rw" and not exists(path):
+    with reading(place): there = path.exists()
+    if mode == "rw" and not there:
         raise InputError(f"{place} – is no registry (it has no registry.db) – add a run first")
     try:
         address = f"{path.as_uri()}?mode={mode}"
@@ -265,14 +274,6 @@ class FolderStore:
         return Path(self.place, "objects", added["digest"])
 
 # %% ../nbs/21_registry.ipynb #2b3f3012
-@contextmanager
-def reading(place):
-    "Within it, what a disk refuses becomes an InputError that names `place`."
-    try: yield
-    except OSError as e:
-        reason = f"can't be read ({e.strerror or e})"
-        raise InputError(f"{e.filename or place} – {reason} – check its permissions") from None
-
 def versions_of(events: list) -> dict: # {version: the event that added it}
     "The versions that were added; of the events of one model."
     return {e["version"]: e for e in events if e["kind"] == "add"}
@@ -714,14 +715,15 @@ def open_registry(place=None, # a folder, or the address of an MLflow server
     """A registry; by default the one in the variable COURSE_REGISTRY, or `runs/registry`.
 
     Raises InputError for an address that is no server's, or that would get a key in the clear."""
-    place = str(place or os.environ.get("COURSE_REGISTRY") or "runs/registry").rstrip("/")
+    place = str(place or os.environ.get("COURSE_REGISTRY") or "runs/registry")
     if "://" not in place: return Registry(FolderStore(Path(place)))
     try: url = httpx.URL(place)
     except (httpx.InvalidURL, UnicodeError): url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+    plain = re.fullmatch(r"[A-Za-z0-9.:-]+", url.host) and not url.userinfo
+    if url.scheme not in ("http", "https") or not plain:
         advice = "give a folder, or an address such as http://localhost:5000"
         raise InputError(f"{quoted(place)} – is not the address of a server – {advice}")
     if os.environ.get("MLFLOW_TRACKING_TOKEN") and url.scheme == "http" and is_far(place):
         what = "the key in MLFLOW_TRACKING_TOKEN would travel unencrypted"
         raise InputError(f"{place} – {what} – use https")
-    return Registry(MlflowStore(MlflowServer(place)))
+    return Registry(MlflowStore(MlflowServer(place.rstrip("/"))))

@@ -12,6 +12,7 @@ import sqlite3
 import string
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing, contextmanager
@@ -344,40 +345,47 @@ def test_a_full_disk(filled, runs):
     assert filled.add(runs[2], "reviews") == 3
 
 
-def test_a_folder_that_one_may_only_read(filled, runs, tmp_path):
-    "As another user, since root may do anything; in a fork, since one can't become root again."
-    filled.promote("reviews", 1)
-    tmp_path.chmod(0o755)
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0: os.setuid(65534)
-            else: filled.store.place.chmod(0o555)
-            assert filled.resolve("reviews").is_dir()              # a server needs no more
-            for call in (lambda: filled.add(runs[2], "reviews"), lambda: filled.rollback("reviews"),
-                         lambda: filled.promote("reviews", 2, force=True)):
-                with pytest.raises(InputError, match="can't be written|nothing was"): call()
-            os._exit(0)
-        except BaseException as e:
-            os.write(2, f"{e!r}\n".encode())
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    filled.store.place.chmod(0o755)
+@pytest.fixture
+def shared(runs):
+    "A registry in a folder that everybody may enter."
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        shutil.copytree(runs[2], Path(folder, "run"))
+        registry = open_registry(Path(folder, "registry"))
+        for run in runs[:2]: registry.add(run, "reviews")
+        registry.promote("reviews", 1)
+        yield registry
+        Path(folder, "registry").chmod(0o755)
 
 
-def test_files_that_one_may_not_read(filled, tmp_path):
-    tmp_path.chmod(0o755)
-    (filled.resolve("reviews@1") / "recipe.json").chmod(0o000)
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0: os.setuid(65534)
-            with pytest.raises(InputError, match="can't be read"): filled.resolve("reviews@1")
-            os._exit(0)
-        except BaseException as e:
-            os.write(2, f"{e!r}\n".encode())
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+def as_another(job):
+    "Run it as another user, since root may do anything; in a fork, since there is no way back."
+    def changed(i):
+        if os.getuid() == 0: os.setuid(65534)
+        job()
+    assert in_forks(1, changed) == [0]
+
+
+def test_a_folder_that_one_may_only_read(shared):
+    shared.store.place.chmod(0o555)
+    def job():
+        assert shared.resolve("reviews").is_dir()                  # a server needs no more
+        for call in (lambda: shared.add(shared.store.place.parent / "run", "reviews"),
+                     lambda: shared.promote("reviews", 2, force=True)):
+            with refused("can't be written"): call()
+    as_another(job)
+    assert shared.resolve("reviews") == shared.resolve("reviews@1")
+
+
+def test_files_that_one_may_not_read(shared):
+    (shared.resolve("reviews@1") / "recipe.json").chmod(0o000)
+    def file():
+        with refused("recipe.json", "can't be read"): shared.resolve("reviews@1")
+    as_another(file)
+    shared.store.place.chmod(0o000)
+    def folder():
+        with refused("can't be read"): shared.resolve("reviews@2")
+    as_another(folder)
 
 
 # several at once
