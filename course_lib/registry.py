@@ -6,11 +6,12 @@
 __all__ = ['KINDS', 'FILE_NAME', 'HASHED', 'LINE', 'SCHEMA', 'ADVICE', 'SKIP', 'NAME', 'STAGE', 'VERSION', 'LESS_IS_BETTER',
            'LIMITS', 'LOCAL', 'ARTIFACTS', 'TAG', 'check_entry', 'files_of', 'sha256_of', 'manifest_of', 'digest_of',
            'read_manifest', 'verify', 'stack_of', 'current', 'new_event', 'seal_of', 'write_event', 'read_events',
-           'reading', 'database_error', 'database', 'check_ours', 'keep', 'finish', 'FolderStore', 'versions_of',
-           'check_unchanged', 'quoted', 'check_name', 'check_stage', 'check_version', 'read_reference', 'Versions',
-           'is_worse', 'say_difference', 'check_same_kind', 'check_gate', 'Registry', 'stages_of', 'list_versions',
-           'describe', 'run_cases', 'check_cases', 'MlflowServer', 'is_far', 'no_mlflow', 'check_reply', 'place_of',
-           'tags_of', 'as_iso', 'read_moves', 'moves_of', 'MlflowStore', 'open_registry']
+           'reading', 'database_error', 'database', 'check_ours', 'keep', 'finish', 'write_version', 'write_move',
+           'versions_of', 'check_unchanged', 'FolderStore', 'quoted', 'check_name', 'check_stage', 'check_version',
+           'read_reference', 'References', 'Versions', 'is_worse', 'say_difference', 'check_same_kind', 'check_gate',
+           'Stages', 'Registry', 'stages_of', 'list_versions', 'describe', 'run_cases', 'check_cases', 'is_far',
+           'no_mlflow', 'check_reply', 'MlflowServer', 'upload', 'download', 'place_of', 'read_pages', 'tags_of',
+           'read_version', 'read_moves', 'moves_of', 'upload_run', 'download_run', 'MlflowStore', 'open_registry']
 
 # %% ../nbs/21_registry.ipynb #6a48e9e2
 import hashlib, json, os, re, shutil, sqlite3, stat, time
@@ -184,6 +185,7 @@ def database_error(path: Path, e: sqlite3.Error) -> InputError:
     advice = "check the disk and its permissions, or restore it from a copy"
     return InputError(f"{path} – {what} – {advice}")
 
+# %% ../nbs/21_registry.ipynb #778fe2f5
 @contextmanager
 def database(place: Path, mode: str = "rw"): # rwc to make it; yields a sqlite3.Connection
     "The registry's database; raises InputError if it is missing, damaged or another program's."
@@ -199,7 +201,6 @@ def database(place: Path, mode: str = "rw"): # rwc to make it; yields a sqlite3.
             yield db
     except sqlite3.Error as e: raise database_error(path, e) from None
 
-# %% ../nbs/21_registry.ipynb #1ec659bd
 def check_ours(db, path: Path, mode: str) -> None:
     "Raise InputError for another program's database; where one may be made, fill an empty one."
     tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -209,6 +210,8 @@ def check_ours(db, path: Path, mode: str) -> None:
     raise InputError(f"{path} – {what} – give another folder, or add a run first")
 
 # %% ../nbs/21_registry.ipynb #49f15c9b
+SKIP = ("checkpoint",) # what of a run stays outside
+
 def keep(run: Path, objects: Path) -> tuple: # (digest, manifest)
     "Copy a run into `objects/<digest>`, at once; if it is there already, check it."
     new = objects / ".new"
@@ -231,9 +234,39 @@ def finish(new: Path, target: Path) -> None:
         (new / name).chmod(0o444)
     new.rename(target)
 
-# %% ../nbs/21_registry.ipynb #18a7b6ea
-SKIP = ("checkpoint",) # what of a run stays outside
+# %% ../nbs/21_registry.ipynb #f2a2530c
+def write_version(place: Path, name: str, digest: str, manifest: str) -> int:
+    "Give a digest its number among the versions of a model; the old one if it has one already."
+    with database(place, "rwc") as db:
+        db.execute("BEGIN IMMEDIATE")
+        own = versions_of([e for e in read_events(db, place) if e["name"] == name])
+        known = [version for version, added in own.items() if added["digest"] == digest]
+        if known: return known[0]
+        version = len(own) + 1
+        write_event(db, new_event(name, "add", version, "", digest, manifest))
+        db.execute("COMMIT")
+    return version
 
+def write_move(place: Path, event: dict, before: int | None) -> None:
+    "Write a promotion or a rollback, if the stage is still as it was when it was decided."
+    with database(place) as db:
+        db.execute("BEGIN IMMEDIATE")
+        own = [e for e in read_events(db, place) if e["name"] == event["name"]]
+        check_unchanged(current(own, event["stage"]), before, event)
+        write_event(db, event)
+        db.execute("COMMIT")
+
+def versions_of(events: list) -> dict: # {version: the event that added it}
+    "The versions that were added; of the events of one model."
+    return {e["version"]: e for e in events if e["kind"] == "add"}
+
+def check_unchanged(now: int | None, before: int | None, event: dict) -> None:
+    "Raise InputError if somebody else has moved a stage in the meantime."
+    if now == before: return
+    what = f"its {event['stage']} was moved from version {before} to {now} in the meantime"
+    raise InputError(f"{event['name']} – {what} – look at it, and try again")
+
+# %% ../nbs/21_registry.ipynb #b70be834
 @dataclass(frozen=True)
 class FolderStore:
     "Where a registry keeps things: a folder with `registry.db` and `objects/`."
@@ -249,40 +282,15 @@ class FolderStore:
         lock = FileLock(self.place / ".lock", timeout=600)
         with writing(self.place), new_folders(self.place / "objects"), lock:
             digest, manifest = keep(run, self.place / "objects")
-            with database(self.place, "rwc") as db:
-                db.execute("BEGIN IMMEDIATE")
-                events = read_events(db, self.place)
-                own = versions_of([e for e in events if e["name"] == name])
-                known = [v for v, event in own.items() if event["digest"] == digest]
-                if known: return known[0]
-                version = len(own) + 1
-                write_event(db, new_event(name, "add", version, "", digest, manifest))
-                db.execute("COMMIT")
-        return version
+            return write_version(self.place, name, digest, manifest)
 
     def append(self, event: dict, before: int | None) -> None:
-        "Write an event in one transaction, if the stage is still as it was when it was decided."
-        with database(self.place) as db:
-            db.execute("BEGIN IMMEDIATE")
-            own = [e for e in read_events(db, self.place) if e["name"] == event["name"]]
-            check_unchanged(current(own, event["stage"]), before, event)
-            write_event(db, event)
-            db.execute("COMMIT")
+        "Write a promotion or a rollback, if the stage still holds the version `before`."
+        write_move(self.place, event, before)
 
     def fetch(self, added: dict) -> Path:
-        "The folder of a version."
+        "The folder of a version, not yet verified."
         return Path(self.place, "objects", added["digest"])
-
-# %% ../nbs/21_registry.ipynb #2b3f3012
-def versions_of(events: list) -> dict: # {version: the event that added it}
-    "The versions that were added; of the events of one model."
-    return {e["version"]: e for e in events if e["kind"] == "add"}
-
-def check_unchanged(now: int | None, before: int | None, event: dict) -> None:
-    "Raise InputError if somebody else has moved a stage in the meantime."
-    if now == before: return
-    what = f"its {event['stage']} was moved from version {before} to {now} in the meantime"
-    raise InputError(f"{event['name']} – {what} – look at it, and try again")
 
 # %% ../nbs/21_registry.ipynb #8a57df3c
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -305,6 +313,7 @@ def check_stage(stage: str) -> None:
     advice = "use up to 32 small letters, digits and '-', a letter first; not 'latest' or 'v1'"
     raise InputError(f"stage {quoted(stage)} – can't be the name of a stage – {advice}")
 
+# %% ../nbs/21_registry.ipynb #cd457200
 def check_version(version: int) -> None:
     "Raise InputError for something that can't be a version's number."
     if isinstance(version, int) and re.fullmatch(VERSION, str(version)): return
@@ -320,21 +329,11 @@ def read_reference(reference: str) -> tuple: # (name, version or stage)
         raise InputError(f"{quoted(reference)} – names no version – {advice}")
     return name, int(which) if which.isdigit() else which or "production"
 
-# %% ../nbs/21_registry.ipynb #ae92cccd
+# %% ../nbs/21_registry.ipynb #728d13ca
 @dataclass(frozen=True)
-class Versions:
-    "What a registry says of versions; where they are kept is the store's affair."
+class References:
+    "What names and references mean in a registry; where things are kept is the store's affair."
     store: "FolderStore | MlflowStore"
-
-    def add(self, run, name: str) -> int: # its version
-        """Keep a finished run as a version of a model; the same run again is the same version.
-
-        Raises InputError, before anything is written, for what has no place in a version."""
-        check_name(name)
-        check_run(run)
-        read_json_file(Path(run, "recipe.json"))
-        with reading(run): files_of(run, SKIP)
-        return self.store.put(name, Path(run))
 
     def events_of(self, name: str) -> list:
         "What has happened to a model; raises InputError for one that isn't there."
@@ -354,6 +353,21 @@ class Versions:
         stages = sorted({event["stage"] for event in events} - {""})
         known = f"it has versions 1 to {max(versions)} and stages {', '.join(stages) or 'none yet'}"
         raise InputError(f"{reference} – there is none – {known}")
+
+# %% ../nbs/21_registry.ipynb #bc6e3338
+@dataclass(frozen=True)
+class Versions(References):
+    "Versions of models, which never change."
+
+    def add(self, run, name: str) -> int: # its version
+        """Keep a finished run as a version of a model; the same run again is the same version.
+
+        Raises InputError, before anything is written, for what has no place in a version."""
+        check_name(name)
+        check_run(run)
+        read_json_file(Path(run, "recipe.json"))
+        with reading(run): files_of(run, SKIP)
+        return self.store.put(name, Path(run))
 
     def resolve(self, reference: str) -> Path: # a run folder
         "The folder of a version, verified; raises InputError if a file isn't as it was added."
@@ -392,6 +406,7 @@ def check_same_kind(new: Path, old: Path, names: tuple) -> None:
         told = f"({str(one)[:60]} against {str(other)[:60]})"
         raise InputError(f"{names[0]} – {differ} {told} – use another name, or force=True")
 
+# %% ../nbs/21_registry.ipynb #c09ad032
 def check_gate(new: Path, old: Path, names: tuple, data) -> dict: # what was compared
     "Compare a version with the one in the stage; raises InputError if it must not replace it."
     check_same_kind(new, old, names)
@@ -411,8 +426,8 @@ def check_gate(new: Path, old: Path, names: tuple, data) -> dict: # what was com
 
 # %% ../nbs/21_registry.ipynb #df9e78dd
 @dataclass(frozen=True)
-class Registry(Versions):
-    "Versions of models, and stages that they take turns in."
+class Stages(Versions):
+    "Stages that the versions of a model take turns in."
 
     def promote(self, name: str, version: int, stage: str = "production",
                 data=None, # labelled rows that neither model was trained on
@@ -449,6 +464,11 @@ class Registry(Versions):
         event = new_event(name, "rollback", stack[-2], stage, "", said)
         self.store.append(event, stack[-1])
         return stack[-2]
+
+# %% ../nbs/21_registry.ipynb #50f69427
+@dataclass(frozen=True)
+class Registry(Stages):
+    "Versions of models, stages that they take turns in, and what there is to see of both."
 
     def list(self, name: str | None = None) -> pd.DataFrame: # a row a version
         "The versions of one model or of all: name, version, stages, digest, added."
@@ -517,6 +537,7 @@ def run_cases(run, cases: str, # a table of texts with the labels that they must
     table.loc["cases"] = [len(texts), wrong, np.nan, np.nan, 0.0, wrong == 0]
     return table.astype({"n": int, "failed": int, "passed": bool})
 
+# %% ../nbs/21_registry.ipynb #6174a4cb
 def check_cases(run, cases: str) -> None:
     "Raise InputError if a version fails one of its tests."
     table = run_cases(run, cases)
@@ -525,9 +546,24 @@ def check_cases(run, cases: str) -> None:
     told = ", ".join(f"{name} ({row['failed']} of {row['n']})" for name, row in failed.iterrows())
     raise InputError(f"{cases} – the version fails {told} – keep the old one, or force=True")
 
-# %% ../nbs/21_registry.ipynb #6dbaab8d
+# %% ../nbs/21_registry.ipynb #b7b9beec
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
+def is_far(url: str) -> bool:
+    "Whether a server is on another machine."
+    return httpx.URL(url).host not in LOCAL
+
+def no_mlflow(url: str, what: str) -> InputError:
+    "The error for a server that answers otherwise than MLflow does."
+    return InputError(f"{url} – {what} – is it an MLflow server, version 2.3 or later?")
+
+def check_reply(url: str, found: httpx.Response) -> None:
+    "Raise InputError for a refusal, with what the server says."
+    if found.is_success: return
+    said = " ".join(found.read().decode("utf-8", "replace").split())[:160]
+    raise no_mlflow(url, f"refused {found.request.url.path[:80]} ({found.status_code}: {said})")
+
+# %% ../nbs/21_registry.ipynb #68b7f958
 @dataclass(frozen=True)
 class MlflowServer:
     "An MLflow server's REST interface; a key is read from MLFLOW_TRACKING_TOKEN for each request."
@@ -556,34 +592,20 @@ class MlflowServer:
             try: return found.json()
             except ValueError: raise no_mlflow(self.url, "gave an answer that is no JSON") from None
 
-    def upload(self, path: Path, place: str) -> None:
-        "Send a file to the server's artifacts."
-        with open(path, "rb") as f, self.reply("PUT", f"{ARTIFACTS}/{place}", content=f) as found:
-            check_reply(self.url, found)
-
-    def download(self, place: str, path: Path) -> None:
-        "Fetch a file of the server's artifacts."
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self.reply("GET", f"{ARTIFACTS}/{place}") as found, open(path, "wb") as f:
-            check_reply(self.url, found)
-            for piece in found.iter_bytes(): f.write(piece)
-
-# %% ../nbs/21_registry.ipynb #b1d5bf6e
+# %% ../nbs/21_registry.ipynb #d7718cb0
 ARTIFACTS = "mlflow-artifacts/artifacts"
 
-def is_far(url: str) -> bool:
-    "Whether a server is on another machine."
-    return httpx.URL(url).host not in LOCAL
+def upload(server: MlflowServer, path: Path, place: str) -> None:
+    "Send a file to the server's artifacts."
+    with open(path, "rb") as f, server.reply("PUT", f"{ARTIFACTS}/{place}", content=f) as found:
+        check_reply(server.url, found)
 
-def no_mlflow(url: str, what: str) -> InputError:
-    "The error for a server that answers otherwise than MLflow does."
-    return InputError(f"{url} – {what} – is it an MLflow server, version 2.3 or later?")
-
-def check_reply(url: str, found: httpx.Response) -> None:
-    "Raise InputError for a refusal, with what the server says."
-    if found.is_success: return
-    said = " ".join(found.read().decode("utf-8", "replace").split())[:160]
-    raise no_mlflow(url, f"refused {found.request.url.path[:80]} ({found.status_code}: {said})")
+def download(server: MlflowServer, place: str, path: Path) -> None:
+    "Fetch a file of the server's artifacts."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with server.reply("GET", f"{ARTIFACTS}/{place}") as found, open(path, "wb") as f:
+        check_reply(server.url, found)
+        for piece in found.iter_bytes(): f.write(piece)
 
 def place_of(uri: str) -> str: # a path in the server's artifacts
     "Where a run's files lie; raises InputError if the server doesn't hand them out itself."
@@ -591,18 +613,33 @@ def place_of(uri: str) -> str: # a path in the server's artifacts
     what = "doesn't hand out files itself"
     raise InputError(f"{uri[:80]} – {what} – start the server with --serve-artifacts")
 
-# %% ../nbs/21_registry.ipynb #fb837647
+def read_pages(server: MlflowServer, path: str, key: str, **params) -> list:
+    "All items of a list."
+    items, token = [], ""
+    while True:
+        query = {**params, "max_results": 100, "page_token": token}
+        found = server.ask("GET", path, params=query)
+        items += found.get(key, [])
+        token = found.get("next_page_token", "")
+        if not token: return items
+
+# %% ../nbs/21_registry.ipynb #4af84143
 TAG = "course." # what our tags begin with
 
 def tags_of(found: dict) -> dict:
     "Tags as MLflow lists them, as a dictionary."
     return {tag["key"]: tag.get("value", "") for tag in found.get("tags", [])}
 
-def as_iso(milliseconds) -> str:
-    "MLflow's time as ours."
-    at = datetime.fromtimestamp(int(milliseconds) / 1000, timezone.utc)
-    return at.isoformat(timespec="seconds")
+def read_version(one: dict) -> dict | None: # an event, or None for another tool's
+    "A version of MLflow's as the event that added it."
+    tags = tags_of(one)
+    if f"{TAG}digest" not in tags: return None
+    at = datetime.fromtimestamp(int(one["creation_timestamp"]) / 1000, timezone.utc)
+    event = new_event(one["name"], "add", int(one["version"]), "", tags[f"{TAG}digest"],
+                      tags.get(f"{TAG}manifest", ""))
+    return {**event, "at": at.isoformat(timespec="seconds"), "run": one["run_id"]}
 
+# %% ../nbs/21_registry.ipynb #35db1308
 def read_moves(text: str, name: str) -> list: # of events
     "The moves that a tag holds; raises InputError if it isn't as we wrote it."
     try:
@@ -625,7 +662,30 @@ def moves_of(model: dict) -> list: # of events
         moves += own
     return sorted(moves, key=lambda event: event["at"])
 
-# %% ../nbs/21_registry.ipynb #9a196147
+# %% ../nbs/21_registry.ipynb #3d5e41c2
+def upload_run(server: MlflowServer, run: Path, name: str, manifest: str) -> dict: # its source
+    "Upload the files of a manifest to a new run of MLflow's."
+    made = {"experiment_id": "0", "run_name": name, "start_time": time.time_ns() // 10**6}
+    info = server.ask("POST", "runs/create", json=made)["run"]["info"]
+    place = place_of(info["artifact_uri"])
+    for file in read_manifest(manifest, digest_of(manifest), run):
+        upload(server, run / file, f"{place}/{file}")
+    server.ask("POST", "runs/update", json={"run_id": info["run_id"], "status": "FINISHED"})
+    return {"source": info["artifact_uri"], "run_id": info["run_id"]}
+
+def download_run(server: MlflowServer, added: dict, folder: Path) -> None:
+    "Fetch the files of a version; the folder gets its name when all are there and right."
+    run = server.ask("GET", "runs/get", params={"run_id": added["run"]})["run"]
+    place, new = place_of(run["info"]["artifact_uri"]), folder.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        for name in read_manifest(added["detail"], added["digest"], added["name"]):
+            download(server, f"{place}/{name}", new / name)
+        verify(new, added["detail"], added["digest"])
+        finish(new, folder)
+    finally: shutil.rmtree(new, ignore_errors=True)
+
+# %% ../nbs/21_registry.ipynb #bc4bd9e7
 @dataclass(frozen=True)
 class MlflowStore:
     "Where a registry keeps things: an MLflow server."
@@ -634,28 +694,15 @@ class MlflowStore:
     def events(self, name: str | None = None) -> list:
         "All that has happened, to one model or to any."
         if name is None:
-            models = self.pages("registered-models/search", "registered_models")
+            models = read_pages(self.server, "registered-models/search", "registered_models")
             return [event for model in models for event in self.events(model["name"])]
         found = self.server.ask("GET", "registered-models/get", True, params={"name": name})
         if found is None: return []
-        added = []
-        for one in self.pages("model-versions/search", "model_versions", filter=f"name='{name}'"):
-            tags = tags_of(one)
-            if f"{TAG}digest" not in tags: continue # another tool's
-            added.append({"at": as_iso(one["creation_timestamp"]), "name": name, "kind": "add",
-                          "version": int(one["version"]), "stage": "", "run": one["run_id"],
-                          "digest": tags[f"{TAG}digest"], "detail": tags[f"{TAG}manifest"]})
-        return sorted(added, key=lambda e: e["version"]) + moves_of(found["registered_model"])
-
-    def pages(self, path: str, key: str, **params) -> list:
-        "All items of a list that comes in pages."
-        items, token = [], ""
-        while True:
-            query = {**params, "max_results": 100, "page_token": token}
-            found = self.server.ask("GET", path, params=query)
-            items += found.get(key, [])
-            token = found.get("next_page_token", "")
-            if not token: return items
+        versions = read_pages(self.server, "model-versions/search", "model_versions",
+                              filter=f"name='{name}'")
+        added = [event for event in map(read_version, versions) if event]
+        added.sort(key=lambda event: event["version"])
+        return added + moves_of(found["registered_model"])
 
     def put(self, name: str, run: Path) -> int:
         "Upload a run; its version, which is an old one if the same files were added before."
@@ -665,17 +712,9 @@ class MlflowStore:
         if known: return known[0]
         if not self.server.ask("GET", "registered-models/get", True, params={"name": name}):
             self.server.ask("POST", "registered-models/create", json={"name": name})
-        made = {"experiment_id": "0", "run_name": name, "start_time": time.time_ns() // 10**6}
-        info = self.server.ask("POST", "runs/create", json=made)["run"]["info"]
-        place = place_of(info["artifact_uri"])
-        for file in read_manifest(manifest, digest, run):
-            self.server.upload(run / file, f"{place}/{file}")
-        done = {"run_id": info["run_id"], "status": "FINISHED"}
-        self.server.ask("POST", "runs/update", json=done)
         ours = {f"{TAG}digest": digest, f"{TAG}manifest": manifest}
-        tags = [{"key": key, "value": value} for key, value in ours.items()]
-        source = {"source": info["artifact_uri"], "run_id": info["run_id"]}
-        version = {"name": name, **source, "tags": tags}
+        version = {"name": name, **upload_run(self.server, run, name, manifest),
+                   "tags": [{"key": key, "value": value} for key, value in ours.items()]}
         found = self.server.ask("POST", "model-versions/create", json=version)
         return int(found["model_version"]["version"])
 
@@ -691,23 +730,12 @@ class MlflowStore:
 
     def fetch(self, added: dict) -> Path:
         "The folder of a version in the cache, downloaded if it isn't there."
-        files = read_manifest(added["detail"], added["digest"], added["name"])
+        read_manifest(added["detail"], added["digest"], added["name"])
         folder = cache_folder() / "registry" / added["digest"]
         lock = FileLock(folder.with_suffix(".lock"), timeout=600)
         with writing(folder), new_folders(folder.parent), lock:
-            if not exists(folder): self.download(added, list(files), folder)
+            if not exists(folder): download_run(self.server, added, folder)
         return folder
-
-    def download(self, added: dict, files: list, folder: Path) -> None:
-        "Fetch the files of a version; the folder gets its name when all are there and right."
-        run = self.server.ask("GET", "runs/get", params={"run_id": added["run"]})["run"]
-        place, new = place_of(run["info"]["artifact_uri"]), folder.with_suffix(".new")
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            for name in files: self.server.download(f"{place}/{name}", new / name)
-            verify(new, added["detail"], added["digest"])
-            finish(new, folder)
-        finally: shutil.rmtree(new, ignore_errors=True)
 
 # %% ../nbs/21_registry.ipynb #1374695f
 def open_registry(place=None, # a folder, or the address of an MLflow server

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import ROOT
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from kill_promote import try_add, try_promote, write_run
@@ -545,6 +546,25 @@ def test_without_data_only_an_empty_stage_can_be_filled(filled):
     assert len(filled.history("reviews")) == 1
     made = filled.promote("reviews", 2, force=True)
     assert made["said"] == "forced, without a comparison" and made["before"] == 1
+
+
+def test_a_version_that_fails_its_cases(filled, monkeypatch):
+    "A model that calls everything positive that has a capital letter."
+    rows = Dataset.from_dict({"text": ["A joy.", "a bore.", "Dull."], "label": [1, 0, 0]})
+    recipe = {"task": "text-classification", "classes": {"negative": 1, "positive": 1}}
+    def predict_texts(model, tokenizer, recipe, texts, batch_size):
+        shares = [float(text != text.lower()) for text in texts]
+        return [{"scores": {"positive": share, "negative": 1 - share}} for share in shares]
+    monkeypatch.setattr("course_lib.runs.load_run", lambda run: (None, None, recipe))
+    monkeypatch.setattr("course_lib.runs.predict_texts", predict_texts)
+    monkeypatch.setattr("course_lib.runs.rows_to_score", lambda *args: ("cases.csv", rows))
+    table = module.run_cases("run", "cases.csv")
+    assert table.loc["cases", ["n", "failed"]].tolist() == [3, 1] and not table["passed"]["cases"]
+    assert table.loc["upper case", ["n", "failed"]].tolist() == [3, 1]
+    with refused("cases.csv", "cases (1 of 3)"): filled.promote("reviews", 1, cases="cases.csv")
+    assert filled.promote("reviews", 1, cases="cases.csv", force=True)["before"] is None
+    rows = rows.select([0, 1])
+    assert filled.promote("reviews", 2, "staging", cases="cases.csv")["before"] is None
 
 
 @pytest.mark.parametrize("change, words", [
