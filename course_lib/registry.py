@@ -6,12 +6,13 @@
 __all__ = ['KINDS', 'FILE_NAME', 'HASHED', 'LINE', 'SCHEMA', 'ADVICE', 'SKIP', 'NAME', 'STAGE', 'VERSION', 'LESS_IS_BETTER',
            'LIMITS', 'LOCAL', 'ARTIFACTS', 'TAG', 'check_entry', 'files_of', 'sha256_of', 'manifest_of', 'digest_of',
            'read_manifest', 'verify', 'stack_of', 'current', 'new_event', 'seal_of', 'write_event', 'read_events',
-           'reading', 'database_error', 'database', 'check_ours', 'keep', 'finish', 'write_version', 'write_move',
-           'versions_of', 'check_unchanged', 'FolderStore', 'quoted', 'check_name', 'check_stage', 'check_version',
-           'read_reference', 'References', 'Versions', 'is_worse', 'say_difference', 'check_same_kind', 'check_gate',
-           'Stages', 'Registry', 'stages_of', 'list_versions', 'describe', 'run_cases', 'check_cases', 'is_far',
-           'no_mlflow', 'check_reply', 'MlflowServer', 'upload', 'download', 'place_of', 'read_pages', 'tags_of',
-           'read_version', 'read_moves', 'moves_of', 'upload_run', 'download_run', 'MlflowStore', 'open_registry']
+           'reading', 'database_error', 'database', 'check_ours', 'keep', 'finish', 'flush', 'write_version',
+           'write_move', 'versions_of', 'check_unchanged', 'FolderStore', 'quoted', 'check_name', 'check_stage',
+           'check_version', 'read_reference', 'References', 'check_recipe', 'Versions', 'is_worse', 'say_difference',
+           'check_same_kind', 'check_gate', 'Stages', 'Registry', 'stages_of', 'list_versions', 'describe', 'run_cases',
+           'check_cases', 'is_far', 'no_mlflow', 'check_reply', 'MlflowServer', 'upload', 'download', 'place_of',
+           'read_pages', 'tags_of', 'read_version', 'read_moves', 'moves_of', 'upload_run', 'download_run',
+           'MlflowStore', 'open_registry']
 
 # %% ../nbs/21_registry.ipynb #6a48e9e2
 import hashlib, json, os, re, shutil, sqlite3, stat, time
@@ -228,11 +229,18 @@ def keep(run: Path, objects: Path) -> tuple: # (digest, manifest)
     finally: shutil.rmtree(new, ignore_errors=True)
 
 def finish(new: Path, target: Path) -> None:
-    "Wait until the files have reached the disk, protect them, and give the folder its name."
-    for name in files_of(new):
-        with open(new / name, "r+b") as f: os.fsync(f.fileno())
-        (new / name).chmod(0o444)
+    "Wait until files and folders have reached the disk, and give the folder its name."
+    for path in (*new.rglob("*"), new):
+        if path.is_file(): path.chmod(0o444)
+        flush(path)
     new.rename(target)
+    flush(target.parent)
+
+def flush(path: Path) -> None:
+    "Wait until a file, or the list of names in a folder, has reached the disk."
+    handle = os.open(path, os.O_RDONLY)
+    try: os.fsync(handle)
+    finally: os.close(handle)
 
 # %% ../nbs/21_registry.ipynb #f2a2530c
 def write_version(place: Path, name: str, digest: str, manifest: str) -> int:
@@ -355,6 +363,12 @@ class References:
         raise InputError(f"{reference} – there is none – {known}")
 
 # %% ../nbs/21_registry.ipynb #bc6e3338
+def check_recipe(path: Path) -> None:
+    "Raise InputError for a recipe that doesn't say what its model does."
+    recipe = read_json_file(path)
+    if isinstance(recipe, dict) and {"task", "classes"} <= recipe.keys(): return
+    raise InputError(f"{path} – doesn't say task and classes – give the folder of a finished run")
+
 @dataclass(frozen=True)
 class Versions(References):
     "Versions of models, which never change."
@@ -365,7 +379,7 @@ class Versions(References):
         Raises InputError, before anything is written, for what has no place in a version."""
         check_name(name)
         check_run(run)
-        read_json_file(Path(run, "recipe.json"))
+        check_recipe(Path(run, "recipe.json"))
         with reading(run): files_of(run, SKIP)
         return self.store.put(name, Path(run))
 

@@ -131,6 +131,9 @@ def test_what_has_no_place_in_a_version_is_not_taken_and_not_handed_out(spoil, r
 def test_only_a_finished_run_can_be_added(tmp_path, runs, place):
     (runs[0] / "recipe.json").unlink()
     with refused("recipe.json"): open_registry(tmp_path / "registry").add(runs[0] / place, "a")
+    for text in ("[]", "{}", "1", "{", '{"task": "text-classification"}'):
+        (runs[2] / "recipe.json").write_text(text)
+        with refused("recipe.json"): open_registry(tmp_path / "registry").add(runs[2], "a")
     shutil.rmtree(runs[1] / "model")
     with refused("model"): open_registry(tmp_path / "registry").add(runs[1], "a")
     assert not (tmp_path / "registry").exists()
