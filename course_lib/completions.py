@@ -26,12 +26,13 @@ from .generation import check_rows, text_rows, token_nats
 from .instruction import end_tokens
 
 try:
-    from fastapi import APIRouter, Body, HTTPException, Request
+    from fastapi import APIRouter, Body, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, Response, StreamingResponse
     from fastapi.routing import APIRoute
     from pydantic import (
         AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator)
+    from starlette.exceptions import HTTPException
 except ImportError:
     advice = "pip install 'course-lib[serve]'"
     raise InputError(f"the chat endpoint – needs fastapi – {advice}") from None
