@@ -28,7 +28,7 @@ class Decoding:
 
     def sampling(self) -> dict: # arguments of `generate`
         "Temperature and top-p as the library takes them."
-        drawn = self.temperature > 0
+        drawn = self.temperature >= 0.01 # less divides the logits beyond what a float holds
         return {"do_sample": drawn, "temperature": self.temperature if drawn else None,
                 "top_p": self.top_p if drawn else None, "top_k": 0 if drawn else None}
 
@@ -49,6 +49,7 @@ def speak(
     ids: list, # of the tokens so far
     say, # is called with each piece of text
     decoding: Decoding,
+    until=lambda ids: False, # stops when this is true of the tokens so far, a tensor
 ) -> str: # all pieces
     "Write until the end token; raises InputError for more tokens than the model can read."
     import torch
@@ -57,6 +58,7 @@ def speak(
     def hear(piece: str) -> None:
         pieces.append(piece)
         say(piece)
+    def enough(so_far, scores, **_): return torch.tensor([until(so_far[0])], device=model.device)
     asked = torch.tensor([ids], device=model.device)
     with torch.random.fork_rng():
         torch.manual_seed(decoding.seed)
@@ -64,7 +66,7 @@ def speak(
             asked, attention_mask=torch.ones_like(asked), streamer=streamer(tokenizer, hear),
             max_new_tokens=longest, pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id if own_end is None else own_end,
-            **decoding.sampling())
+            stopping_criteria=[enough], **decoding.sampling())
     return "".join(pieces)
 
 # %% ../nbs/c_chat.ipynb #187c4767
