@@ -22,6 +22,7 @@ from course_lib.optim import SCHEDULES
 from course_lib.prompting import encode
 from course_lib.records import recorded
 
+DRIFTS = ("cut off", "misspelt", "negations", "turned")
 quick = settings(max_examples=100, deadline=None)
 
 
@@ -127,6 +128,7 @@ def test_every_effect_can_be_asked(name):
             f"{task}, {way}" for task in ("reviews", "news") for way in ("joint", "separate")
         ],
         "corpus": ("accuracy",),
+        "drift": ("false_alarms", *(f"{c}: ahead" for c in DRIFTS)),
     }
     def get(further=0, kind="fine-tune", **settings):
         assert set(settings) <= taken[kind]
