@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['REPEATED', 'NUMBERS', 'SHUFFLES', 'IN_A_ROW', 'OURS', 'PAGE', 'unknown_ids', 'input_numbers', 'answer_numbers',
-           'random_map', 'places', 'measure', 'spread', 'summary', 'reference', 'psi', 'in_tenths', 'number_drift',
-           'together', 'label_drift', 'shuffles', 'energy_drift', 'holm', 'compare_tables', 'drift',
+           'random_map', 'places', 'measure', 'with_places', 'spread', 'summary', 'reference', 'psi', 'in_tenths',
+           'number_drift', 'together', 'label_drift', 'shuffles', 'energy_drift', 'holm', 'compare_tables', 'drift',
            'windows_until_alarm', 'Monitor', 'as_result', 'plot_windows', 'describe_windows', 'report_page',
            'validation_rows', 'watch_file', 'evidence_against', 'confidence_sequence', 'labels_until_below',
            'same_answer', 'check_pair', 'Shadow', 'Canary']
 
-# %% ../nbs/21_monitoring.ipynb #0eb325db
+# %% ../nbs/21_monitoring.ipynb #80680fa4
 import hashlib, html, json, queue, re, string, threading, time
 from base64 import b64encode
 from collections import Counter, deque
@@ -36,7 +36,7 @@ from .recipe import check_run
 from .runs import load_run, predict_texts, run_task
 from .show import COLORS, figure_png, new_figure
 
-# %% ../nbs/21_monitoring.ipynb #c73ac86e
+# %% ../nbs/21_monitoring.ipynb #2818810a
 @lru_cache(maxsize=8)
 def unknown_ids(tokenizer) -> frozenset: # of token ids
     "The tokens for what a vocabulary has no piece for: the unknown token, or a single byte."
@@ -57,7 +57,7 @@ def input_numbers(texts: list, tokenizer) -> pd.DataFrame: # a row a text
         "tokens_per_character": [len(own) / max(1, len(t)) for own, t in zip(ids, texts)],
         "unknown": [sum(i in strange for i in own) / max(1, len(own)) for own in ids]})
 
-# %% ../nbs/21_monitoring.ipynb #7c718bb3
+# %% ../nbs/21_monitoring.ipynb #94ae7940
 REPEATED = ("text", "question", "label") # fields of an answer that hold nothing written
 
 def answer_numbers(answers: list) -> pd.DataFrame: # a row an answer
@@ -70,7 +70,7 @@ def answer_numbers(answers: list) -> pd.DataFrame: # a row an answer
     if any(written): columns["answer_length"] = [len("".join(own)) for own in written]
     return pd.DataFrame(columns)
 
-# %% ../nbs/21_monitoring.ipynb #b9a93778
+# %% ../nbs/21_monitoring.ipynb #21a72f77
 def random_map(model, size: int = 16, seed: int = 0) -> np.ndarray: # (width, size)
     "Random directions onto which a model's states are projected; distances stay roughly the same."
     width = model.get_input_embeddings().weight.shape[1]
@@ -87,7 +87,7 @@ def places(texts: list, tokenizer, model, directions: np.ndarray) -> np.ndarray:
                          f" {len(directions)} – make the reference with this model")
     return states @ directions
 
-# %% ../nbs/21_monitoring.ipynb #faba87e9
+# %% ../nbs/21_monitoring.ipynb #5932f3ef
 def measure(texts: list, answers: list, # either a dict for each text, or none at all
             tokenizer, model, directions: np.ndarray,
             picked=None, # the rows to be placed; all by default
@@ -97,17 +97,22 @@ def measure(texts: list, answers: list, # either a dict for each text, or none a
         raise InputError(f"{len(answers)} answers – for {len(texts)} texts – give one for each")
     table = pd.concat([input_numbers(texts, tokenizer), answer_numbers(answers)], axis=1)
     picked = range(len(texts)) if picked is None else picked
-    table["place"] = None
-    if len(picked):
-        found = places([texts[i] for i in picked], tokenizer, model, directions)
-        for i, vector in zip(picked, found): table.at[i, "place"] = vector
-    return table
+    return with_places(table, {i: texts[i] for i in picked}, tokenizer, model, directions)
+
+def with_places(table: pd.DataFrame, texts: dict, # {row: text}
+                tokenizer, model, directions: np.ndarray) -> pd.DataFrame:
+    "The table with a column `place`, filled for those rows."
+    column = pd.Series([None] * len(table), dtype=object)
+    if texts:
+        found = places(list(texts.values()), tokenizer, model, directions)
+        for row, vector in zip(texts, found): column[row] = vector
+    return table.assign(place=column)
 
 def spread(n: int, most: int) -> np.ndarray: # of row numbers
     "At most so many of n rows, evenly spaced."
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
-# %% ../nbs/21_monitoring.ipynb #3b9c6416
+# %% ../nbs/21_monitoring.ipynb #db1d68cb
 NUMBERS = ["length", "tokens_per_character", "unknown", "confidence", "answer_length"]
 
 def summary(table: pd.DataFrame, directions: np.ndarray) -> dict:
@@ -131,7 +136,7 @@ def reference(
     picked = spread(len(texts), placed)
     return summary(measure(texts, answers, tokenizer, model, directions, picked), directions)
 
-# %% ../nbs/21_monitoring.ipynb #98755490
+# %% ../nbs/21_monitoring.ipynb #696579c0
 def psi(expected, found) -> float:
     "Population stability index of two histograms over the same bins, each with half a count more."
     p, q = (np.asarray(counts) + 0.5 for counts in (expected, found))
@@ -151,7 +156,7 @@ def number_drift(old, new) -> dict: # statistic, p_value, psi
     return {"statistic": float(test.statistic), "p_value": float(test.pvalue),
             "psi": psi(*in_tenths(old, new))}
 
-# %% ../nbs/21_monitoring.ipynb #29d73cdb
+# %% ../nbs/21_monitoring.ipynb #e87858f5
 def together(counts: np.ndarray) -> np.ndarray: # (2, classes), fewer of them
     "Counts of old and new, the rarest classes added up until each expects five or more."
     share = counts.sum(1).min() / counts.sum()
@@ -173,7 +178,7 @@ def label_drift(old: dict, new: dict) -> dict: # of {class: texts} -> statistic,
         found |= {"statistic": float(test.statistic), "p_value": float(test.pvalue)}
     return found
 
-# %% ../nbs/21_monitoring.ipynb #be0fd40a
+# %% ../nbs/21_monitoring.ipynb #c1634ef3
 SHUFFLES = 999
 
 @lru_cache(maxsize=8)
@@ -199,7 +204,7 @@ def energy_drift(old, new) -> dict: # statistic, p_value, psi
     return {"statistic": float(energy[0]), "p_value": float(np.mean(energy >= energy[0] - 1e-6)),
             "psi": None}
 
-# %% ../nbs/21_monitoring.ipynb #1025f1b5
+# %% ../nbs/21_monitoring.ipynb #b0cabb87
 def holm(p_values) -> np.ndarray: # of the same length
     "Adjusted p-values: at most a share `a` of true families has one of them at or below `a`."
     p_values = np.asarray(p_values, float)
@@ -225,7 +230,7 @@ def compare_tables(known: dict, table: pd.DataFrame, alarm_rate: float = 0.01) -
     found["alarm"] = found["adjusted_p"] <= alarm_rate
     return found
 
-# %% ../nbs/21_monitoring.ipynb #34f1ddc9
+# %% ../nbs/21_monitoring.ipynb #36ae3bd5
 def drift(
     known: dict, # what `reference` gave
     texts: list, answers: list, # answers may be empty: then only the texts are compared
@@ -241,7 +246,7 @@ def drift(
     table = measure(texts, answers, tokenizer, model, directions, spread(len(texts), placed))
     return compare_tables(known, table, alarm_rate)
 
-# %% ../nbs/21_monitoring.ipynb #8ea31d59
+# %% ../nbs/21_monitoring.ipynb #f574d4da
 IN_A_ROW = 2
 
 def windows_until_alarm(known: dict, tables, # of measured texts, one a window
@@ -252,24 +257,24 @@ def windows_until_alarm(known: dict, tables, # of measured texts, one a window
         row = row + 1 if compare_tables(known, table, alarm_rate)["alarm"].any() else 0
         if row == IN_A_ROW: return i
 
-# %% ../nbs/21_monitoring.ipynb #cb9430f6
+# %% ../nbs/21_monitoring.ipynb #85b2858d
 class Monitor:
     """Called with texts and answers, batch by batch; compares each window with the reference.
 
-    It keeps numbers and no texts. An alarm is raised when two windows in a row differ."""
+    An alarm is raised when two windows in a row differ. Texts are kept only while they wait to be
+    read again, at the end of their window."""
     def __init__(self, known: dict, tokenizer, model,
                  window: int = 100, # texts
                  out=None, # a file to which a JSON object is appended for each window
                  alarm_rate: float = 0.01, # of a single window, if nothing has changed
-                 placed: int = 64): # texts of a window that the model reads again
+                 placed: int = 25): # texts of a window that the model reads again
         if window < 1: raise InputError(f"window={window} – holds no text – give 100, say")
-        self.known, self.tokenizer, self.model = known, tokenizer, model
+        self.known, self.reader = known, (tokenizer, model, np.array(known["directions"]))
         self.size, self.out, self.alarm_rate = window, out, alarm_rate
-        self.directions = np.array(known["directions"])
         self.picked = set(spread(window, placed).tolist())
-        self.tables, self.filled = [], 0
+        self.tables, self.waiting, self.filled = [], {}, 0
         self.results, self.windows, self.row = deque(maxlen=1000), 0, 0
-        self.seconds, self.texts = 0.0, 0
+        self.texts, self.seconds = 0, 0.0
         if out:
             with writing(out), open(out, "a", encoding="utf-8"): pass
 
@@ -285,16 +290,17 @@ class Monitor:
 
     def add(self, texts: list, answers: list) -> None:
         "Texts that belong into the window that is open."
-        picked = [i for i in range(len(texts)) if self.filled + i in self.picked]
-        self.tables.append(measure(texts, answers, self.tokenizer, self.model, self.directions,
-                                   picked))
+        self.tables.append(measure(texts, answers, *self.reader, picked=[]))
+        places = enumerate(texts, self.filled)
+        self.waiting |= {i: text for i, text in places if i in self.picked}
         self.filled += len(texts)
         if self.filled == self.size: self.close()
 
     def close(self) -> None:
         "Compare the window, and begin a new one."
         table = pd.concat(self.tables, ignore_index=True)
-        self.tables, self.filled = [], 0
+        table = with_places(table, self.waiting, *self.reader)
+        self.tables, self.waiting, self.filled = [], {}, 0
         found = compare_tables(self.known, table, self.alarm_rate)
         self.row = self.row + 1 if found["alarm"].any() else 0
         self.windows += 1
@@ -314,7 +320,7 @@ class Monitor:
             found[f"drift_statistic_{feature}"] = own["statistic"]
         return {**found, "drift_alarm": int(last["alarm"]), "drift_differs": int(last["differs"])}
 
-# %% ../nbs/21_monitoring.ipynb #cfc6a3ce
+# %% ../nbs/21_monitoring.ipynb #f1c7078c
 def as_result(found: pd.DataFrame, # what `drift` gave
               window: int, texts: int, alarm: bool) -> dict: # fits into JSON
     "A compared window as a dictionary."
@@ -324,7 +330,7 @@ def as_result(found: pd.DataFrame, # what `drift` gave
             "texts": texts, "differs": bool(found["alarm"].any()), "alarm": alarm,
             "features": features}
 
-# %% ../nbs/21_monitoring.ipynb #a4d747ce
+# %% ../nbs/21_monitoring.ipynb #a44e2633
 def plot_windows(results: list): # Figure
     "The adjusted p-value of each feature, window by window."
     fig, ax = new_figure(width=8)
@@ -345,7 +351,7 @@ def describe_windows(results: list) -> str:
     return (f"{len(results)} windows; differing from the reference: {listed('differs')};"
             f" alarms: {listed('alarm')}.")
 
-# %% ../nbs/21_monitoring.ipynb #979e5936
+# %% ../nbs/21_monitoring.ipynb #723f11e7
 OURS = '<meta name="generator" content="course watch">'
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{ours}<title>Drift</title>
@@ -375,7 +381,7 @@ def report_page(results: list, # of a Monitor, the last window is shown in full
         picture=b64encode(figure_png(plot_windows(results), told)).decode())
     write_atomically(out, lambda path: path.write_text(page, encoding="utf-8"))
 
-# %% ../nbs/21_monitoring.ipynb #f2793e93
+# %% ../nbs/21_monitoring.ipynb #5bc48f9b
 def validation_rows(recipe: dict): # Dataset
     "The validation rows of a run; InputError if they are gone or have changed."
     asked = run_task(recipe["task"])
@@ -403,7 +409,7 @@ def watch_file(
     if out: report_page([as_result(found, 1, len(texts), differs)], out, force)
     return found
 
-# %% ../nbs/21_monitoring.ipynb #94e2515c
+# %% ../nbs/21_monitoring.ipynb #9caa99d0
 def evidence_against(p: float, right, n): # log of a ratio
     "How much likelier `right` of `n` are under all shares on average than under the share `p`."
     return betaln(right + 1, n - right + 1) - xlogy(right, p) - xlog1py(n - right, -p)
@@ -429,7 +435,7 @@ def labels_until_below(right, # whether each labelled answer was right, in the o
     found = (count / n < least) & (evidence_against(least, count, n) > -np.log(error))
     return int(found.argmax()) + 1 if found.any() else None
 
-# %% ../nbs/21_monitoring.ipynb #6fc36a45
+# %% ../nbs/21_monitoring.ipynb #b5738a7c
 def same_answer(first: dict, second: dict) -> bool:
     "Whether two answers say the same: the same class, or all the same but for scores."
     if "label" in first: return first["label"] == second.get("label")
@@ -490,7 +496,7 @@ class Shadow:
             except queue.Empty: break
         self.batches.put(None)
 
-# %% ../nbs/21_monitoring.ipynb #21a3e4f5
+# %% ../nbs/21_monitoring.ipynb #4977c2a2
 class Canary:
     """Gives the answers of `other` to a share of the texts, chosen by a hash, and of `main` to all
     others, to failures, and once the trial is `stopped` (then a text that says why)."""
