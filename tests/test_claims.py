@@ -305,13 +305,13 @@ def test_monitoring_counts_texts_until_the_alarm(monkeypatch):
     rng = np.random.default_rng(0)
     usual = pd.DataFrame({"length": rng.poisson(30, 800), "right": np.arange(800) % 10 > 0})
     usual["place"] = [*rng.normal(size=(800, 3))]
-    longer = usual.assign(length=usual["length"] * 3, right=np.arange(800) % 10 > 2)
+    longer = usual.assign(length=usual["length"] * 3, right=np.arange(800) % 10 > 1)
     tables = {"none": usual, "longer": longer, "turned": usual.assign(right=~usual["right"])}
     monkeypatch.setattr(module, "fit", lambda *args, **settings: None)
     monkeypatch.setattr(module, "measured_streams", lambda *args: (tables, np.zeros((2, 3))))
     monkeypatch.setattr(module, "false_alarms", lambda *args: 0.5)
     found = module.drift_once(1, rows=40, streams=2)
     lost = {name: found[f"{name}: lost"] for name in ("longer", "turned")}
-    assert lost == pytest.approx({"longer": 20, "turned": 80}) and found["false_alarms"] == 0.5
-    assert 0 < found["longer: ahead"] <= 2000 * 5 / 20 - 200
+    assert lost == pytest.approx({"longer": 10, "turned": 80}) and found["false_alarms"] == 0.5
+    assert 0 < found["longer: ahead"] <= 2000 * 5 / 10 - 200
     assert found["turned: ahead"] <= 2000 * 5 / 80 - 200
