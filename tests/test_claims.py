@@ -22,6 +22,7 @@ from course_lib.optim import SCHEDULES
 from course_lib.prompting import encode
 from course_lib.records import recorded
 
+DRIFTS = ("cut off", "misspelt", "negations", "turned")
 quick = settings(max_examples=100, deadline=None)
 
 
@@ -127,6 +128,7 @@ def test_every_effect_can_be_asked(name):
             f"{task}, {way}" for task in ("reviews", "news") for way in ("joint", "separate")
         ],
         "corpus": ("accuracy",),
+        "drift": ("false_alarms", *(f"{c}: ahead" for c in DRIFTS)),
     }
     def get(further=0, kind="fine-tune", **settings):
         assert set(settings) <= taken[kind]
@@ -282,3 +284,34 @@ def test_completions_recorded_can_be_made_again():
             assert new["tokens"] == old["tokens"]
             assert new["right"] == pytest.approx(old["right"], abs=0.11)
             assert new["log_likelihood"] == pytest.approx(old["log_likelihood"], abs=0.05)
+
+
+def test_a_stream_changes_slowly_and_holds_no_row_of_its_reference():
+    rows = pd.DataFrame({"kind": ["usual"] * 400})
+    tables = {"none": rows, "other": rows.assign(kind="other")}
+    known, windows = module.stream_tables(tables, "other", 0)
+    windows = list(windows)
+    assert [len(w) for w in windows] == [100] * 20 and len(known) == 200
+    assert [(w["kind"] == "other").sum() for w in windows] == [5 * i for i in range(1, 21)]
+    assert not any(set(w.index) & set(known.index) for w in windows)
+    assert module.cut_off("a b c d e f g h") == "a b c d e f"
+    changed = module.misspelt("A splendid film")
+    assert changed != "A splendid film" and sorted(changed) == sorted("A splendid film")
+    assert changed == module.misspelt("A splendid film")
+
+
+def test_monitoring_counts_texts_until_the_alarm(monkeypatch):
+    "What looks different is seen before five points are lost; turned labels never are."
+    rng = np.random.default_rng(0)
+    usual = pd.DataFrame({"length": rng.poisson(30, 800), "right": np.arange(800) % 10 > 0})
+    usual["place"] = [*rng.normal(size=(800, 3))]
+    longer = usual.assign(length=usual["length"] * 3, right=np.arange(800) % 10 > 1)
+    tables = {"none": usual, "longer": longer, "turned": usual.assign(right=~usual["right"])}
+    monkeypatch.setattr(module, "fit", lambda *args, **settings: None)
+    monkeypatch.setattr(module, "measured_streams", lambda *args: (tables, np.zeros((2, 3))))
+    monkeypatch.setattr(module, "false_alarms", lambda *args: 0.5)
+    found = module.drift_once(1, rows=40, streams=2)
+    lost = {name: found[f"{name}: lost"] for name in ("longer", "turned")}
+    assert lost == pytest.approx({"longer": 10, "turned": 80}) and found["false_alarms"] == 0.5
+    assert 0 < found["longer: ahead"] <= 2000 * 5 / 10 - 200
+    assert found["turned: ahead"] <= 2000 * 5 / 80 - 200
