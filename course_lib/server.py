@@ -9,7 +9,7 @@ __all__ = ['STATUSES', 'ERROR', 'SECONDS', 'LOOPBACK', 'OPEN', 'HEADERS', 'STYLE
            'replay', 'as_ours', 'guarded_app', 'json_body', 'Connection', 'Server', 'make_server', 'in_thread', 'field',
            'trial_page', 'hash_of']
 
-# %% ../nbs/c_server.ipynb #86b0141b
+# %% ../nbs/c_server.ipynb #01965114
 import asyncio, base64, hashlib, html, json, re, secrets, socket, sys, time, traceback, uuid
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ except ImportError as e:
     advice = "pip install 'course-lib[serve]'"
     raise InputError(f"the server – {e.name} is not installed – {advice}") from None
 
-# %% ../nbs/c_server.ipynb #05786c29
+# %% ../nbs/c_server.ipynb #3f58bd89
 @dataclass(frozen=True)
 class Limits:
     "What one request may cost. Raises InputError for a value that would let nothing through."
@@ -55,7 +55,7 @@ class Limits:
         raise InputError(f"max_batch={self.max_batch} – is less than max_texts or more than "
                          "max_waiting – keep max_texts ≤ max_batch ≤ max_waiting")
 
-# %% ../nbs/c_server.ipynb #7752b0d5
+# %% ../nbs/c_server.ipynb #4feb3dd3
 STATUSES = { # status: (type, what it means here)
     400: ("invalid_json", "The body is no JSON, or JSON that can be read in two ways."),
     401: ("authentication_error", "There is no bearer token, or a wrong one."),
@@ -81,9 +81,9 @@ class Refused(Exception):
 def error_body(status: int, message: str) -> bytes: # JSON
     "The form of every error."
     error = {"message": message, "type": STATUSES[status][0], "param": None, "code": None}
-    return json.dumps({"error": error}).encode()
+    return json.dumps({"error": error}, ensure_ascii=False).encode()
 
-# %% ../nbs/c_server.ipynb #d16f92fc
+# %% ../nbs/c_server.ipynb #a81fa889
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "type"], "properties": {
         "message": {"type": "string"}, "type": {"type": "string"},
@@ -102,7 +102,7 @@ def documented(*statuses: int) -> dict: # FastAPI's `responses`
             found[status]["headers"] = {"Retry-After": seconds}
     return found
 
-# %% ../nbs/c_server.ipynb #78919893
+# %% ../nbs/c_server.ipynb #aa78dbe0
 def read_json(body: bytes):
     "What a JSON text says; Refused (400) if it is none, or could be read in two ways."
     try:
@@ -132,7 +132,7 @@ def finite(digits: str) -> float:
     if abs(number) == float("inf"): raise ValueError(f"{digits[:20]} is too large")
     return number
 
-# %% ../nbs/c_server.ipynb #1b08c55a
+# %% ../nbs/c_server.ipynb #a1bac13f
 SECONDS = (.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30)
 
 class Metrics:
@@ -152,7 +152,7 @@ class Metrics:
         "All of it in Prometheus' form."
         return generate_latest(self.registry)
 
-# %% ../nbs/c_server.ipynb #acf9766e
+# %% ../nbs/c_server.ipynb #9c4c0641
 def log(event: str, **more) -> None:
     "A line of JSON on standard error."
     line = {"time": round(time.time(), 3), "event": event, **more}
@@ -163,7 +163,7 @@ def request_id(given: bytes) -> str:
     plain = re.fullmatch(rb"[\w.:-]{1,64}", given, re.ASCII)
     return given.decode() if plain else uuid.uuid4().hex
 
-# %% ../nbs/c_server.ipynb #f70830e5
+# %% ../nbs/c_server.ipynb #c27dd291
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN = frozenset({"/", "/health", "/ready", "/openapi.json"}) # paths that need no token
 
@@ -191,7 +191,7 @@ class Guard:
             self.gate.under_way -= 1
             exchange.record()
 
-# %% ../nbs/c_server.ipynb #c3b44a37
+# %% ../nbs/c_server.ipynb #a98a795e
 class Exchange:
     "One request and its answer."
     def __init__(self, gate: Gate, scope: dict, send):
@@ -219,6 +219,7 @@ class Exchange:
             self.whole = True
             await app(self.scope, replay(body, receive), self.send)
         except Refused as e: await self.refuse(e)
+        except InputError as e: await self.refuse(Refused(422, str(e)))
         except ConnectionError: pass # nobody is there to be answered
         except Exception as e:
             where = traceback.format_exception(e)[-4:]
@@ -244,7 +245,7 @@ class Exchange:
                        path=self.scope["path"][:100], status=self.status,
                        ms=round(1000 * seconds, 2), **self.notes)
 
-# %% ../nbs/c_server.ipynb #99c82984
+# %% ../nbs/c_server.ipynb #13adc533
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
            (b"referrer-policy", b"no-referrer")]
 
@@ -277,7 +278,7 @@ def check_token(token: str, headers: dict) -> None:
     raise Refused(401, "the token – is missing or wrong – send Authorization: Bearer …",
                   www_authenticate="Bearer")
 
-# %% ../nbs/c_server.ipynb #019a600f
+# %% ../nbs/c_server.ipynb #9274ebba
 async def read_body(receive, limits: Limits) -> bytes:
     "All of a body. Refused (413, 408) if it is too large or too slow; ConnectionError if it ends."
     pieces, size = [], 0
@@ -304,7 +305,7 @@ def replay(body: bytes, receive): # the app's `receive`
     async def received() -> dict: return left.pop() if left else await receive()
     return received
 
-# %% ../nbs/c_server.ipynb #1c15d98e
+# %% ../nbs/c_server.ipynb #904c797d
 def as_ours(request, e: Exception) -> Response:
     "An error of the framework in the form of all errors."
     status, headers = 422, None
@@ -326,14 +327,14 @@ def guarded_app(title: str, gate: Gate, **more) -> FastAPI:
     app.state.gate = gate
     return app
 
-# %% ../nbs/c_server.ipynb #a6f71e90
+# %% ../nbs/c_server.ipynb #6dcd2f7d
 async def json_body(request) -> object:
     "What the JSON in a request says; Refused (415, 400) if it is none."
     if not is_json(request.headers.get("content-type", "").encode("latin-1")):
         raise Refused(415, "the content type – is not JSON – send application/json in UTF-8")
     return read_json(await request.body())
 
-# %% ../nbs/c_server.ipynb #6f9acb3a
+# %% ../nbs/c_server.ipynb #5703c7c6
 class Connection(HttpToolsProtocol):
     "uvicorn's side of a connection, with limits on headers and on time."
     limits = Limits() # replaced where a server is made
@@ -409,7 +410,7 @@ class Connection(HttpToolsProtocol):
         if nothing_else: self.transport.write(head.encode() + body)
         self.transport.close()
 
-# %% ../nbs/c_server.ipynb #2245a72a
+# %% ../nbs/c_server.ipynb #85344f36
 class Server(uvicorn.Server):
     "uvicorn, leaving in order."
     left_at = None # when it was told to stop
@@ -443,7 +444,7 @@ def make_server(app: FastAPI) -> Server:
     server.gate = app.state.gate
     return server
 
-# %% ../nbs/c_server.ipynb #ec4e8963
+# %% ../nbs/c_server.ipynb #5b7a0d24
 @contextmanager
 def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
     "Within it, the app is served on a free port; at its end it leaves in order."
@@ -455,7 +456,7 @@ def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
         server.leave()
         thread.join()
 
-# %% ../nbs/c_server.ipynb #acf408f5
+# %% ../nbs/c_server.ipynb #fc65f5d4
 STYLE = """:root { color-scheme: light dark }
 body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 2rem auto }
 body { padding: 0 1rem }
@@ -500,7 +501,7 @@ $("text").addEventListener("keydown", event => {
 });
 """
 
-# %% ../nbs/c_server.ipynb #3eff758e
+# %% ../nbs/c_server.ipynb #cbab469f
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -528,7 +529,7 @@ def trial_page(name: str, task: str, example: str, token: bool) -> str: # HTML
     return PAGE.format(name=html.escape(name), task=html.escape(task), fields=fields, style=STYLE,
                        script=SCRIPT)
 
-# %% ../nbs/c_server.ipynb #2b3841eb
+# %% ../nbs/c_server.ipynb #6497cdc5
 def hash_of(text: str) -> str:
     "A text's hash, as a content security policy names it."
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
