@@ -9,7 +9,7 @@ __all__ = ['STATUSES', 'ERROR', 'SECONDS', 'LOOPBACK', 'OPEN', 'HEADERS', 'STYLE
            'replay', 'as_ours', 'guarded_app', 'json_body', 'Connection', 'Server', 'make_server', 'in_thread', 'field',
            'trial_page', 'hash_of']
 
-# %% ../nbs/c_server.ipynb #01965114
+# %% ../nbs/c_server.ipynb #a1aaf687
 import asyncio, base64, hashlib, html, json, re, secrets, socket, sys, time, traceback, uuid
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ except ImportError as e:
     advice = "pip install 'course-lib[serve]'"
     raise InputError(f"the server – {e.name} is not installed – {advice}") from None
 
-# %% ../nbs/c_server.ipynb #3f58bd89
+# %% ../nbs/c_server.ipynb #70241c53
 @dataclass(frozen=True)
 class Limits:
     "What one request may cost. Raises InputError for a value that would let nothing through."
@@ -55,7 +55,7 @@ class Limits:
         raise InputError(f"max_batch={self.max_batch} – is less than max_texts or more than "
                          "max_waiting – keep max_texts ≤ max_batch ≤ max_waiting")
 
-# %% ../nbs/c_server.ipynb #4feb3dd3
+# %% ../nbs/c_server.ipynb #b1eabab7
 STATUSES = { # status: (type, what it means here)
     400: ("invalid_json", "The body is no JSON, or JSON that can be read in two ways."),
     401: ("authentication_error", "There is no bearer token, or a wrong one."),
@@ -83,7 +83,7 @@ def error_body(status: int, message: str) -> bytes: # JSON
     error = {"message": message, "type": STATUSES[status][0], "param": None, "code": None}
     return json.dumps({"error": error}, ensure_ascii=False).encode()
 
-# %% ../nbs/c_server.ipynb #a81fa889
+# %% ../nbs/c_server.ipynb #0df56d1f
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "type"], "properties": {
         "message": {"type": "string"}, "type": {"type": "string"},
@@ -102,7 +102,7 @@ def documented(*statuses: int) -> dict: # FastAPI's `responses`
             found[status]["headers"] = {"Retry-After": seconds}
     return found
 
-# %% ../nbs/c_server.ipynb #aa78dbe0
+# %% ../nbs/c_server.ipynb #47640057
 def read_json(body: bytes):
     "What a JSON text says; Refused (400) if it is none, or could be read in two ways."
     try:
@@ -132,7 +132,7 @@ def finite(digits: str) -> float:
     if abs(number) == float("inf"): raise ValueError(f"{digits[:20]} is too large")
     return number
 
-# %% ../nbs/c_server.ipynb #a1bac13f
+# %% ../nbs/c_server.ipynb #802d2c64
 SECONDS = (.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30)
 
 class Metrics:
@@ -152,7 +152,7 @@ class Metrics:
         "All of it in Prometheus' form."
         return generate_latest(self.registry)
 
-# %% ../nbs/c_server.ipynb #9c4c0641
+# %% ../nbs/c_server.ipynb #d7e92db5
 def log(event: str, **more) -> None:
     "A line of JSON on standard error."
     line = {"time": round(time.time(), 3), "event": event, **more}
@@ -163,7 +163,7 @@ def request_id(given: bytes) -> str:
     plain = re.fullmatch(rb"[\w.:-]{1,64}", given, re.ASCII)
     return given.decode() if plain else uuid.uuid4().hex
 
-# %% ../nbs/c_server.ipynb #c27dd291
+# %% ../nbs/c_server.ipynb #7a574d62
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN = frozenset({"/", "/health", "/ready", "/openapi.json"}) # paths that need no token
 
@@ -191,7 +191,7 @@ class Guard:
             self.gate.under_way -= 1
             exchange.record()
 
-# %% ../nbs/c_server.ipynb #a98a795e
+# %% ../nbs/c_server.ipynb #642d87b5
 class Exchange:
     "One request and its answer."
     def __init__(self, gate: Gate, scope: dict, send):
@@ -207,7 +207,8 @@ class Exchange:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", []), *HEADERS,
                                   (b"x-request-id", self.id.encode())]
-            if self.gate.draining or not self.whole:
+            unread = not self.whole and (self.status == 408 or b"expect" in self.headers)
+            if self.gate.draining or unread:
                 message["headers"].append((b"connection", b"close"))
         await self.answer(message)
 
@@ -245,7 +246,7 @@ class Exchange:
                        path=self.scope["path"][:100], status=self.status,
                        ms=round(1000 * seconds, 2), **self.notes)
 
-# %% ../nbs/c_server.ipynb #13adc533
+# %% ../nbs/c_server.ipynb #daca4b00
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
            (b"referrer-policy", b"no-referrer")]
 
@@ -278,7 +279,7 @@ def check_token(token: str, headers: dict) -> None:
     raise Refused(401, "the token – is missing or wrong – send Authorization: Bearer …",
                   www_authenticate="Bearer")
 
-# %% ../nbs/c_server.ipynb #9274ebba
+# %% ../nbs/c_server.ipynb #8e0a043d
 async def read_body(receive, limits: Limits) -> bytes:
     "All of a body. Refused (413, 408) if it is too large or too slow; ConnectionError if it ends."
     pieces, size = [], 0
@@ -305,7 +306,7 @@ def replay(body: bytes, receive): # the app's `receive`
     async def received() -> dict: return left.pop() if left else await receive()
     return received
 
-# %% ../nbs/c_server.ipynb #904c797d
+# %% ../nbs/c_server.ipynb #edf81f3d
 def as_ours(request, e: Exception) -> Response:
     "An error of the framework in the form of all errors."
     status, headers = 422, None
@@ -327,14 +328,14 @@ def guarded_app(title: str, gate: Gate, **more) -> FastAPI:
     app.state.gate = gate
     return app
 
-# %% ../nbs/c_server.ipynb #6dcd2f7d
+# %% ../nbs/c_server.ipynb #1552ce97
 async def json_body(request) -> object:
     "What the JSON in a request says; Refused (415, 400) if it is none."
     if not is_json(request.headers.get("content-type", "").encode("latin-1")):
         raise Refused(415, "the content type – is not JSON – send application/json in UTF-8")
     return read_json(await request.body())
 
-# %% ../nbs/c_server.ipynb #5703c7c6
+# %% ../nbs/c_server.ipynb #7be20f21
 class Connection(HttpToolsProtocol):
     "uvicorn's side of a connection, with limits on headers and on time."
     limits = Limits() # replaced where a server is made
@@ -356,7 +357,7 @@ class Connection(HttpToolsProtocol):
     def too_slow(self) -> None:
         "Nothing was asked: close; half a header: say why."
         self.clock = None
-        if self.head: self.refuse(408, "the header – didn't come in time – send it faster")
+        if self.in_head and self.head: self.refuse(408, "the header – didn't come in time – send it faster")
         else: self.transport.close()
 
     def on_message_begin(self):
@@ -372,9 +373,9 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing(): return
         idle = self.cycle is None or self.cycle.response_complete
-        if not (self.in_head or idle): return
+        if self.in_head or idle: self.start_clock()
+        if not self.in_head: return
         self.head += len(data)
-        self.start_clock()
         if self.head > self.limits.max_header:
             self.refuse(431, f"the header – is over {self.limits.max_header} bytes – send less")
 
@@ -410,7 +411,7 @@ class Connection(HttpToolsProtocol):
         if nothing_else: self.transport.write(head.encode() + body)
         self.transport.close()
 
-# %% ../nbs/c_server.ipynb #85344f36
+# %% ../nbs/c_server.ipynb #3506feea
 class Server(uvicorn.Server):
     "uvicorn, leaving in order."
     left_at = None # when it was told to stop
@@ -444,7 +445,7 @@ def make_server(app: FastAPI) -> Server:
     server.gate = app.state.gate
     return server
 
-# %% ../nbs/c_server.ipynb #5b7a0d24
+# %% ../nbs/c_server.ipynb #6fcc3623
 @contextmanager
 def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
     "Within it, the app is served on a free port; at its end it leaves in order."
@@ -456,7 +457,7 @@ def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
         server.leave()
         thread.join()
 
-# %% ../nbs/c_server.ipynb #fc65f5d4
+# %% ../nbs/c_server.ipynb #4c691a25
 STYLE = """:root { color-scheme: light dark }
 body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 2rem auto }
 body { padding: 0 1rem }
@@ -501,7 +502,7 @@ $("text").addEventListener("keydown", event => {
 });
 """
 
-# %% ../nbs/c_server.ipynb #cbab469f
+# %% ../nbs/c_server.ipynb #a4140266
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -529,7 +530,7 @@ def trial_page(name: str, task: str, example: str, token: bool) -> str: # HTML
     return PAGE.format(name=html.escape(name), task=html.escape(task), fields=fields, style=STYLE,
                        script=SCRIPT)
 
-# %% ../nbs/c_server.ipynb #6497cdc5
+# %% ../nbs/c_server.ipynb #81ff1d76
 def hash_of(text: str) -> str:
     "A text's hash, as a content security policy names it."
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

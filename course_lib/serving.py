@@ -7,7 +7,7 @@ __all__ = ['EXAMPLES', 'CUT', 'ANSWERS', 'EVERYWHERE', 'Batcher', 'read_jobs', '
            'load_place', 'Source', 'read_request', 'Service', 'check_lengths', 'request_schema', 'describe', 'stated',
            'create_app', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
 
-# %% ../nbs/21_serving.ipynb #b0b913cd
+# %% ../nbs/21_serving.ipynb #8bda57b1
 import asyncio, json, math, os, re, socket, time
 from collections import deque
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from .server import (
     LOOPBACK, POLICY, Gate, Limits, Metrics, Refused, documented, guarded_app, json_body, log,
     make_server, trial_page)
 
-# %% ../nbs/21_serving.ipynb #fd6e4dc5
+# %% ../nbs/21_serving.ipynb #2264c570
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-# %% ../nbs/21_serving.ipynb #7a4d665e
+# %% ../nbs/21_serving.ipynb #bf466bab
 class Batcher:
     "Collects the texts of many requests; one thread reads them together."
     def __init__(self, answer: Callable, # texts -> as many answers
@@ -63,7 +63,7 @@ class Batcher:
             self.waiting -= size
         self.working = None
 
-# %% ../nbs/21_serving.ipynb #b6963299
+# %% ../nbs/21_serving.ipynb #f4504bd5
 async def read_jobs(batcher: Batcher, jobs: list) -> None:
     "Answer these requests in one batch; if that fails, each by itself."
     if not jobs: return # all were given up
@@ -84,7 +84,7 @@ async def read_jobs(batcher: Batcher, jobs: list) -> None:
         if not future.done(): future.set_result(part)
     if batcher.seen: batcher.thread.submit(batcher.seen, texts, answers, seconds)
 
-# %% ../nbs/21_serving.ipynb #290e24bf
+# %% ../nbs/21_serving.ipynb #b45e7686
 def check_room(batcher: Batcher, texts: int) -> None:
     "Refused (503) if so many more texts don't fit, or can't be read by the deadline."
     total = batcher.waiting + texts
@@ -97,7 +97,7 @@ def overloaded(batcher: Batcher) -> Refused:
     return Refused(503, f"the model – has {batcher.waiting} texts waiting – try again in "
                    f"{seconds} s", retry_after=str(seconds))
 
-# %% ../nbs/21_serving.ipynb #e97826b3
+# %% ../nbs/21_serving.ipynb #b7ece440
 EXAMPLES = {"text-classification": "A quiet film, and a joy from the first scene to the last.",
             "token-classification": "Anna Kern has worked in Geneva for the Red Cross since May.",
             "question-answering": "Who built the mill?\tThe mill was built by two sisters in 1821.",
@@ -124,7 +124,7 @@ class RunModel:
         "Lengths, in the same thread, since a tokenizer can't be used by two at once."
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_serving.ipynb #b9b9c331
+# %% ../nbs/21_serving.ipynb #6bb89d30
 def load_place(place) -> tuple: # (model, tokenizer, recipe)
     "What a run folder holds; or a model by its name, which then continues texts or answers them."
     if exists(Path(place, "recipe.json")):
@@ -136,7 +136,7 @@ def load_place(place) -> tuple: # (model, tokenizer, recipe)
     longest = (longest_text(model) or 4096) - 64 # room for an answer
     return model, tokenizer, {"task": "text-generation", "classes": {}, "max_length": longest}
 
-# %% ../nbs/21_serving.ipynb #7c0fff79
+# %% ../nbs/21_serving.ipynb #2ffa20ba
 class Source:
     "The answerer that is meant now; loaded and replaced by a thread."
     def __init__(self, look: Callable, # -> the name of the version that is meant
@@ -172,7 +172,7 @@ class Source:
             else: self.problem = None
             time.sleep(self.every)
 
-# %% ../nbs/21_serving.ipynb #4d810067
+# %% ../nbs/21_serving.ipynb #d7479934
 def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
     "What a body asks. Refused (413, 422) if it can't be answered."
     def refuse(what: str, todo: str): raise Refused(422, f"{what} – {todo}")
@@ -192,7 +192,7 @@ def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
         refuse(f"text {i} – is empty or no text", "leave it out")
     return texts, truncate
 
-# %% ../nbs/21_serving.ipynb #c6f4a895
+# %% ../nbs/21_serving.ipynb #4bfb90e2
 @dataclass
 class Service:
     "One method for each address of the server."
@@ -250,7 +250,7 @@ class Service:
         page = trial_page(model.name, model.task, EXAMPLES[model.task], self.gate.token is not None)
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
-# %% ../nbs/21_serving.ipynb #795ab468
+# %% ../nbs/21_serving.ipynb #3bad2055
 async def check_lengths(batcher: Batcher, model, texts: list) -> None:
     "Refused (422) if a text is longer than the model reads. Whoever is short needn't be counted."
     longest = getattr(model, "max_tokens", None)
@@ -264,7 +264,7 @@ async def check_lengths(batcher: Batcher, model, texts: list) -> None:
         raise Refused(422, f"text {i + 1} – has {length:,} tokens, the model reads {longest:,} – "
                       "shorten it, or send truncate: true")
 
-# %% ../nbs/21_serving.ipynb #87a97793
+# %% ../nbs/21_serving.ipynb #8409b63e
 def request_schema(limits: Limits) -> dict: # JSON Schema
     "The shape of a request to /predict."
     text = {"type": "string", "minLength": 1, "pattern": r"\S"}
@@ -305,7 +305,7 @@ def stated(limits: Limits) -> str:
             f"{limits.deadline:g} s for an answer, {limits.patience:g} s for a body to arrive. "
             "A text for question answering is the question, a tab and the context.")
 
-# %% ../nbs/21_serving.ipynb #94fa9081
+# %% ../nbs/21_serving.ipynb #244248cd
 EVERYWHERE = (400, 408, 413, 421, 431, 503)
 
 def create_app(source, # has `current()`, which gives an answerer
@@ -336,7 +336,7 @@ def create_app(source, # has `current()`, which gives an answerer
     app.state.service = service
     return app
 
-# %% ../nbs/21_serving.ipynb #6c5c341b
+# %% ../nbs/21_serving.ipynb #8ecefeef
 def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the registry; or smollm2
           host: str = "127.0.0.1", # 0.0.0.0 for all who can reach this machine
           port: int = 8000, # 0 for a free one
@@ -363,7 +363,7 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
     if problems: raise problems[0]
     log("stopped")
 
-# %% ../nbs/21_serving.ipynb #b2c78eef
+# %% ../nbs/21_serving.ipynb #c2b223b2
 def read_token(token: str | None, token_file: str | None) -> str | None:
     "The token that clients have to send; InputError for one that no header can carry."
     where = "token" if token else token_file or "COURSE_TOKEN"
@@ -389,7 +389,7 @@ def family_of(host: str):
     "IPv6 has colons in its addresses."
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
-# %% ../nbs/21_serving.ipynb #a75ba213
+# %% ../nbs/21_serving.ipynb #8de26191
 def find_source(place: str, registry: str) -> Source:
     "What a place means: a run folder, a model of the course, else a version in the registry."
     plain = "/" not in place and place not in (".", "..")

@@ -165,7 +165,8 @@ def check(process, port: int, texts: list, expected: list, clients: int, seconds
     spent = processor_time(process.pid)
     found = run(clients, seconds, stop=never)
     spent = processor_time(process.pid) - spent
-    print("load:    ", found, f"{found['statuses'][200] / spent:.0f} texts a second of processor time")
+    rate = found["statuses"][200] / spent
+    print("load:    ", found, f"{rate:.0f} texts a second of processor time")
     assert set(found["statuses"]) == {200} and not found["wrong"], found
     over = run(1024, seconds / 2, stop=never)
     print("overload:", over, f"memory {before:.0f} → {memory(process.pid):.0f} MiB")
