@@ -9,7 +9,7 @@ __all__ = ['STATUSES', 'ERROR', 'SECONDS', 'LOOPBACK', 'OPEN', 'HEADERS', 'STYLE
            'replay', 'as_ours', 'guarded_app', 'json_body', 'Connection', 'Server', 'make_server', 'in_thread', 'field',
            'trial_page', 'hash_of']
 
-# %% ../nbs/c_server.ipynb #a1aaf687
+# %% ../nbs/c_server.ipynb #465fc032
 import asyncio, base64, hashlib, html, json, re, secrets, socket, sys, time, traceback, uuid
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ except ImportError as e:
     advice = "pip install 'course-lib[serve]'"
     raise InputError(f"the server – {e.name} is not installed – {advice}") from None
 
-# %% ../nbs/c_server.ipynb #70241c53
+# %% ../nbs/c_server.ipynb #a0338ecb
 @dataclass(frozen=True)
 class Limits:
     "What one request may cost. Raises InputError for a value that would let nothing through."
@@ -55,7 +55,7 @@ class Limits:
         raise InputError(f"max_batch={self.max_batch} – is less than max_texts or more than "
                          "max_waiting – keep max_texts ≤ max_batch ≤ max_waiting")
 
-# %% ../nbs/c_server.ipynb #b1eabab7
+# %% ../nbs/c_server.ipynb #6732fd17
 STATUSES = { # status: (type, what it means here)
     400: ("invalid_json", "The body is no JSON, or JSON that can be read in two ways."),
     401: ("authentication_error", "There is no bearer token, or a wrong one."),
@@ -83,7 +83,7 @@ def error_body(status: int, message: str) -> bytes: # JSON
     error = {"message": message, "type": STATUSES[status][0], "param": None, "code": None}
     return json.dumps({"error": error}, ensure_ascii=False).encode()
 
-# %% ../nbs/c_server.ipynb #0df56d1f
+# %% ../nbs/c_server.ipynb #19abf916
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "type"], "properties": {
         "message": {"type": "string"}, "type": {"type": "string"},
@@ -102,7 +102,7 @@ def documented(*statuses: int) -> dict: # FastAPI's `responses`
             found[status]["headers"] = {"Retry-After": seconds}
     return found
 
-# %% ../nbs/c_server.ipynb #47640057
+# %% ../nbs/c_server.ipynb #7f2f2581
 def read_json(body: bytes):
     "What a JSON text says; Refused (400) if it is none, or could be read in two ways."
     try:
@@ -132,7 +132,7 @@ def finite(digits: str) -> float:
     if abs(number) == float("inf"): raise ValueError(f"{digits[:20]} is too large")
     return number
 
-# %% ../nbs/c_server.ipynb #802d2c64
+# %% ../nbs/c_server.ipynb #b88908c9
 SECONDS = (.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30)
 
 class Metrics:
@@ -152,7 +152,7 @@ class Metrics:
         "All of it in Prometheus' form."
         return generate_latest(self.registry)
 
-# %% ../nbs/c_server.ipynb #d7e92db5
+# %% ../nbs/c_server.ipynb #68b76057
 def log(event: str, **more) -> None:
     "A line of JSON on standard error."
     line = {"time": round(time.time(), 3), "event": event, **more}
@@ -163,7 +163,7 @@ def request_id(given: bytes) -> str:
     plain = re.fullmatch(rb"[\w.:-]{1,64}", given, re.ASCII)
     return given.decode() if plain else uuid.uuid4().hex
 
-# %% ../nbs/c_server.ipynb #7a574d62
+# %% ../nbs/c_server.ipynb #35c61db7
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN = frozenset({"/", "/health", "/ready", "/openapi.json"}) # paths that need no token
 
@@ -191,7 +191,7 @@ class Guard:
             self.gate.under_way -= 1
             exchange.record()
 
-# %% ../nbs/c_server.ipynb #642d87b5
+# %% ../nbs/c_server.ipynb #92f9bb7c
 class Exchange:
     "One request and its answer."
     def __init__(self, gate: Gate, scope: dict, send):
@@ -246,7 +246,7 @@ class Exchange:
                        path=self.scope["path"][:100], status=self.status,
                        ms=round(1000 * seconds, 2), **self.notes)
 
-# %% ../nbs/c_server.ipynb #daca4b00
+# %% ../nbs/c_server.ipynb #a470d905
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
            (b"referrer-policy", b"no-referrer")]
 
@@ -279,7 +279,7 @@ def check_token(token: str, headers: dict) -> None:
     raise Refused(401, "the token – is missing or wrong – send Authorization: Bearer …",
                   www_authenticate="Bearer")
 
-# %% ../nbs/c_server.ipynb #8e0a043d
+# %% ../nbs/c_server.ipynb #92d7e09c
 async def read_body(receive, limits: Limits) -> bytes:
     "All of a body. Refused (413, 408) if it is too large or too slow; ConnectionError if it ends."
     pieces, size = [], 0
@@ -306,7 +306,7 @@ def replay(body: bytes, receive): # the app's `receive`
     async def received() -> dict: return left.pop() if left else await receive()
     return received
 
-# %% ../nbs/c_server.ipynb #edf81f3d
+# %% ../nbs/c_server.ipynb #083d8b33
 def as_ours(request, e: Exception) -> Response:
     "An error of the framework in the form of all errors."
     status, headers = 422, None
@@ -328,14 +328,14 @@ def guarded_app(title: str, gate: Gate, **more) -> FastAPI:
     app.state.gate = gate
     return app
 
-# %% ../nbs/c_server.ipynb #1552ce97
+# %% ../nbs/c_server.ipynb #bdbb9fa7
 async def json_body(request) -> object:
     "What the JSON in a request says; Refused (415, 400) if it is none."
     if not is_json(request.headers.get("content-type", "").encode("latin-1")):
         raise Refused(415, "the content type – is not JSON – send application/json in UTF-8")
     return read_json(await request.body())
 
-# %% ../nbs/c_server.ipynb #7be20f21
+# %% ../nbs/c_server.ipynb #56ddba5c
 class Connection(HttpToolsProtocol):
     "uvicorn's side of a connection, with limits on headers and on time."
     limits = Limits() # replaced where a server is made
@@ -357,7 +357,8 @@ class Connection(HttpToolsProtocol):
     def too_slow(self) -> None:
         "Nothing was asked: close; half a header: say why."
         self.clock = None
-        if self.in_head and self.head: self.refuse(408, "the header – didn't come in time – send it faster")
+        begun = self.in_head and self.head
+        if begun: self.refuse(408, "the header – didn't come in time – send it faster")
         else: self.transport.close()
 
     def on_message_begin(self):
@@ -407,11 +408,13 @@ class Connection(HttpToolsProtocol):
         head = (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json"
                 f"\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n")
         self.stop_clock()
-        nothing_else = self.cycle is None or self.cycle.response_complete
-        if nothing_else: self.transport.write(head.encode() + body)
-        self.transport.close()
+        if self.cycle is None or self.cycle.response_complete or (
+                self.cycle.more_body and not self.cycle.response_started):
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+        else: self.cycle.keep_alive = False # a whole request before it is being answered
 
-# %% ../nbs/c_server.ipynb #3506feea
+# %% ../nbs/c_server.ipynb #8f4a8dad
 class Server(uvicorn.Server):
     "uvicorn, leaving in order."
     left_at = None # when it was told to stop
@@ -445,7 +448,7 @@ def make_server(app: FastAPI) -> Server:
     server.gate = app.state.gate
     return server
 
-# %% ../nbs/c_server.ipynb #6fcc3623
+# %% ../nbs/c_server.ipynb #34077c54
 @contextmanager
 def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
     "Within it, the app is served on a free port; at its end it leaves in order."
@@ -457,7 +460,7 @@ def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
         server.leave()
         thread.join()
 
-# %% ../nbs/c_server.ipynb #4c691a25
+# %% ../nbs/c_server.ipynb #d29edde0
 STYLE = """:root { color-scheme: light dark }
 body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 2rem auto }
 body { padding: 0 1rem }
@@ -502,7 +505,7 @@ $("text").addEventListener("keydown", event => {
 });
 """
 
-# %% ../nbs/c_server.ipynb #a4140266
+# %% ../nbs/c_server.ipynb #224dd107
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -530,7 +533,7 @@ def trial_page(name: str, task: str, example: str, token: bool) -> str: # HTML
     return PAGE.format(name=html.escape(name), task=html.escape(task), fields=fields, style=STYLE,
                        script=SCRIPT)
 
-# %% ../nbs/c_server.ipynb #81ff1d76
+# %% ../nbs/c_server.ipynb #516ca4d9
 def hash_of(text: str) -> str:
     "A text's hash, as a content security policy names it."
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
