@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EXAMPLES', 'CUT', 'ANSWERS', 'EVERYWHERE', 'Batcher', 'read_jobs', 'check_room', 'overloaded', 'RunModel',
            'load_place', 'Source', 'read_request', 'Service', 'check_lengths', 'request_schema', 'describe', 'stated',
-           'create_app', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
+           'create_app', 'add_chat', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
 
-# %% ../nbs/21_serving.ipynb #8bda57b1
+# %% ../nbs/21_serving.ipynb #5144a133
 import asyncio, json, math, os, re, socket, time
 from collections import deque
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from .server import (
     LOOPBACK, POLICY, Gate, Limits, Metrics, Refused, documented, guarded_app, json_body, log,
     make_server, trial_page)
 
-# %% ../nbs/21_serving.ipynb #2264c570
+# %% ../nbs/21_serving.ipynb #6eb1f595
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-# %% ../nbs/21_serving.ipynb #bf466bab
+# %% ../nbs/21_serving.ipynb #67cc4432
 class Batcher:
     "Collects the texts of many requests; one thread reads them together."
     def __init__(self, answer: Callable, # texts -> as many answers
@@ -63,7 +63,7 @@ class Batcher:
             self.waiting -= size
         self.working = None
 
-# %% ../nbs/21_serving.ipynb #f4504bd5
+# %% ../nbs/21_serving.ipynb #8d51a498
 async def read_jobs(batcher: Batcher, jobs: list) -> None:
     "Answer these requests in one batch; if that fails, each by itself."
     if not jobs: return # all were given up
@@ -84,7 +84,7 @@ async def read_jobs(batcher: Batcher, jobs: list) -> None:
         if not future.done(): future.set_result(part)
     if batcher.seen: batcher.thread.submit(batcher.seen, texts, answers, seconds)
 
-# %% ../nbs/21_serving.ipynb #b45e7686
+# %% ../nbs/21_serving.ipynb #c7ad366e
 def check_room(batcher: Batcher, texts: int) -> None:
     "Refused (503) if so many more texts don't fit, or can't be read by the deadline."
     total = batcher.waiting + texts
@@ -97,7 +97,7 @@ def overloaded(batcher: Batcher) -> Refused:
     return Refused(503, f"the model – has {batcher.waiting} texts waiting – try again in "
                    f"{seconds} s", retry_after=str(seconds))
 
-# %% ../nbs/21_serving.ipynb #b7ece440
+# %% ../nbs/21_serving.ipynb #a24291fb
 EXAMPLES = {"text-classification": "A quiet film, and a joy from the first scene to the last.",
             "token-classification": "Anna Kern has worked in Geneva for the Red Cross since May.",
             "question-answering": "Who built the mill?\tThe mill was built by two sisters in 1821.",
@@ -124,7 +124,7 @@ class RunModel:
         "Lengths, in the same thread, since a tokenizer can't be used by two at once."
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_serving.ipynb #6bb89d30
+# %% ../nbs/21_serving.ipynb #e4e160d3
 def load_place(place) -> tuple: # (model, tokenizer, recipe)
     "What a run folder holds; or a model by its name, which then continues texts or answers them."
     if exists(Path(place, "recipe.json")):
@@ -136,7 +136,7 @@ def load_place(place) -> tuple: # (model, tokenizer, recipe)
     longest = (longest_text(model) or 4096) - 64 # room for an answer
     return model, tokenizer, {"task": "text-generation", "classes": {}, "max_length": longest}
 
-# %% ../nbs/21_serving.ipynb #2ffa20ba
+# %% ../nbs/21_serving.ipynb #a157669b
 class Source:
     "The answerer that is meant now; loaded and replaced by a thread."
     def __init__(self, look: Callable, # -> the name of the version that is meant
@@ -146,6 +146,7 @@ class Source:
                  say: Callable = log):
         self.look, self.fetch, self.load, self.every, self.say = look, fetch, load, every, say
         self.model, self.problem, self.loads = None, None, 0
+        self.loaded = lambda model: None # called with each new model before it answers
 
     def current(self):
         "The answerer; Refused (503) if none is loaded yet."
@@ -156,7 +157,9 @@ class Source:
         "Look, and load another version if one is meant."
         name, start = self.look(), time.perf_counter()
         if self.model is not None and self.model.name == name: return
-        self.model = self.load(self.fetch(name), name)
+        model = self.load(self.fetch(name), name)
+        self.loaded(model)
+        self.model = model
         self.loads += 1
         self.say("model", name=name, seconds=round(time.perf_counter() - start, 2))
 
@@ -172,7 +175,7 @@ class Source:
             else: self.problem = None
             time.sleep(self.every)
 
-# %% ../nbs/21_serving.ipynb #d7479934
+# %% ../nbs/21_serving.ipynb #b2a4a972
 def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
     "What a body asks. Refused (413, 422) if it can't be answered."
     def refuse(what: str, todo: str): raise Refused(422, f"{what} – {todo}")
@@ -192,7 +195,7 @@ def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
         refuse(f"text {i} – is empty or no text", "leave it out")
     return texts, truncate
 
-# %% ../nbs/21_serving.ipynb #4bfb90e2
+# %% ../nbs/21_serving.ipynb #68fd204a
 @dataclass
 class Service:
     "One method for each address of the server."
@@ -250,9 +253,10 @@ class Service:
         page = trial_page(model.name, model.task, EXAMPLES[model.task], self.gate.token is not None)
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
-# %% ../nbs/21_serving.ipynb #3bad2055
+# %% ../nbs/21_serving.ipynb #f5175e7e
 async def check_lengths(batcher: Batcher, model, texts: list) -> None:
     "Refused (422) if a text is longer than the model reads. Whoever is short needn't be counted."
+    model = getattr(model, "main", model) # of two that answer side by side
     longest = getattr(model, "max_tokens", None)
     if longest is None: return
     unsure = [i for i, t in enumerate(texts) if not t.isascii() or len(t) + 16 > longest]
@@ -264,7 +268,7 @@ async def check_lengths(batcher: Batcher, model, texts: list) -> None:
         raise Refused(422, f"text {i + 1} – has {length:,} tokens, the model reads {longest:,} – "
                       "shorten it, or send truncate: true")
 
-# %% ../nbs/21_serving.ipynb #8409b63e
+# %% ../nbs/21_serving.ipynb #97b88c9b
 def request_schema(limits: Limits) -> dict: # JSON Schema
     "The shape of a request to /predict."
     text = {"type": "string", "minLength": 1, "pattern": r"\S"}
@@ -305,7 +309,7 @@ def stated(limits: Limits) -> str:
             f"{limits.deadline:g} s for an answer, {limits.patience:g} s for a body to arrive. "
             "A text for question answering is the question, a tab and the context.")
 
-# %% ../nbs/21_serving.ipynb #244248cd
+# %% ../nbs/21_serving.ipynb #af1a94a8
 EVERYWHERE = (400, 408, 413, 421, 431, 503)
 
 def create_app(source, # has `current()`, which gives an answerer
@@ -336,7 +340,18 @@ def create_app(source, # has `current()`, which gives an answerer
     app.state.service = service
     return app
 
-# %% ../nbs/21_serving.ipynb #8ecefeef
+# %% ../nbs/21_serving.ipynb #bde98680
+def add_chat(app: FastAPI, model) -> None:
+    "The routes of a chat, if the model has a template for one; they replace those of another."
+    tokenizer = getattr(model, "tokenizer", None)
+    if model.task != "text-generation" or not getattr(tokenizer, "chat_template", None): return
+    from course_lib.completions import chat_router
+    thread = app.state.service.batcher.thread
+    chat = chat_router(model.model, tokenizer, model.name, thread=thread).routes
+    others = [route for route in app.router.routes if not route.path.startswith("/v1/")]
+    app.router.routes[:] = [*others, *chat]
+
+# %% ../nbs/21_serving.ipynb #7843fecf
 def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the registry; or smollm2
           host: str = "127.0.0.1", # 0.0.0.0 for all who can reach this machine
           port: int = 8000, # 0 for a free one
@@ -354,6 +369,7 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
     if not local and token is None:
         log("warning", message=f"{host} – anybody who reaches it may ask – set COURSE_TOKEN")
     server, problems = make_server(app), []
+    source.loaded = partial(add_chat, app)
     def failed(e: Exception) -> None:
         problems.append(e)
         server.should_exit = True
@@ -363,7 +379,7 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
     if problems: raise problems[0]
     log("stopped")
 
-# %% ../nbs/21_serving.ipynb #c2b223b2
+# %% ../nbs/21_serving.ipynb #7dd6a5f5
 def read_token(token: str | None, token_file: str | None) -> str | None:
     "The token that clients have to send; InputError for one that no header can carry."
     where = "token" if token else token_file or "COURSE_TOKEN"
@@ -389,7 +405,7 @@ def family_of(host: str):
     "IPv6 has colons in its addresses."
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
-# %% ../nbs/21_serving.ipynb #8de26191
+# %% ../nbs/21_serving.ipynb #9761c585
 def find_source(place: str, registry: str) -> Source:
     "What a place means: a run folder, a model of the course, else a version in the registry."
     plain = "/" not in place and place not in (".", "..")

@@ -2,6 +2,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,9 @@ import threading
 import time
 from pathlib import Path
 
+import attack_server
 import httpx
+import load_server
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings
@@ -357,6 +360,27 @@ def test_what_can_t_be_served_is_said_before_anything_is_loaded(tmp_path):
     assert find_source(str(run), "").look() == "run"
 
 
+def test_a_model_that_talks_gets_the_routes_of_a_chat():
+    pytest.importorskip("course_lib.completions")
+    from course_lib.serving import RunModel, add_chat
+    model = RunModel("tiny-gpt2", "talker")
+    app = create_app(Holds(model), say=lambda *_, **__: None)
+    add_chat(app, model)                       # it has no template yet
+    client = client_of(app)
+    assert error_of(client.get("/v1/models")) == 404
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    for name in ("talker@1", "talker@2"):
+        model.name = name
+        add_chat(app, model)
+        assert client.get("/v1/models").json()["data"][0]["id"] == name
+    asked = {"model": "talker@2", "messages": [{"role": "user", "content": "Hello"}],
+             "max_tokens": 4}
+    reply = client.post("/v1/chat/completions", json=asked)
+    assert reply.status_code == 200 and reply.json()["choices"][0]["message"]["role"] == "assistant"
+    assert client.post("/predict", json={"text": "Hello"}).json()["model"] == "talker@2"
+    assert "/v1/chat/completions" in client.get("/openapi.json").json()["paths"]
+
+
 # ------------------------------------------------------------------ a real server
 
 SERVER = """
@@ -488,3 +512,51 @@ def test_a_stopped_server_answers_what_it_has_accepted(start, tmp_path):
     lines = [json.loads(line) for line in Path(tmp_path / "log").read_text().splitlines()]
     predicted = [line for line in lines if line.get("path") == "/predict"]
     assert len(predicted) == len(replies) and {line["status"] for line in predicted} == {200}
+
+
+def test_all_that_attack_server_does_by_hand(start):
+    process, port = start()
+    def ready(): assert is_ready(port) and process.poll() is None
+    found = attack_server.by_hand(port, ready)
+    assert len(found) > 50
+
+
+def test_requests_made_from_the_description(start):
+    pytest.importorskip("schemathesis")
+    _, port = start()
+    said = attack_server.by_schema(f"http://127.0.0.1:{port}/openapi.json", 100, "--seed", "1")
+    assert int(re.search(r"(\d+) passed", said)[1]) > 150 and is_ready(port)
+
+
+def under_load(port, clients, seconds, **more):
+    texts = ["a" * n for n in range(1, 50)]
+    wanted = [{"text": text, "label": str(len(text)), "by": "toy@1"} for text in texts]
+    return asyncio.run(load_server.load(port, texts, wanted, clients, seconds, **more))
+
+
+def test_under_load_no_answer_is_lost_or_wrong(start):
+    process, port = start()
+    found = under_load(port, 32, 2, stop=load_server.never)
+    assert set(found["statuses"]) == {200} and found["statuses"][200] > 100 and not found["wrong"]
+
+
+def test_too_much_load_gives_200_and_503_in_time_and_no_growing_memory(start):
+    process, port = start(seconds=0.3)         # at most 64 texts in 0.3 s, 512 may wait
+    under_load(port, 64, 0.5, stop=load_server.never)
+    before = load_server.memory(process.pid)
+    found = under_load(port, 700, 3, stop=load_server.never)
+    assert set(found["statuses"]) == {200, 503} and not found["wrong"]
+    assert found["p99_ms"] < 5000              # the deadline
+    assert load_server.memory(process.pid) < before + 60 and is_ready(port)
+
+
+def test_a_stop_under_load_loses_no_request(start):
+    process, port = start(seconds=0.05)
+    def stop_soon():
+        time.sleep(0.7)
+        process.send_signal(signal.SIGTERM)
+    stopper = threading.Thread(target=stop_soon)
+    stopper.start()
+    found = under_load(port, 32, 20)
+    stopper.join()
+    assert set(found["statuses"]) == {200} and not found["wrong"] and process.wait(20) == 0
