@@ -38,7 +38,7 @@ class Toy:
         if "bad" in texts: raise InputError("text 1 – is bad – leave it out")
         return [{"text": text, "label": str(len(text)), "by": self.name} for text in texts]
 
-    def count_tokens(self, texts): return [len(text.split()) for text in texts]
+    def count_tokens(self, texts): return [max(len(t.split()), len(t) // 8) for t in texts]
 
 
 class Holds:
