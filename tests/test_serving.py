@@ -360,6 +360,38 @@ def test_what_can_t_be_served_is_said_before_anything_is_loaded(tmp_path):
     assert find_source(str(run), "").look() == "run"
 
 
+TASKS = {"text-classification": ("tiny-bert", ["no", "yes"]), "text-generation": ("tiny-gpt2", []),
+         "token-classification": ("tiny-bert", ["O", "B-PER", "I-PER"]),
+         "question-answering": ("tiny-bert", []), "summarization": ("tiny-t5", []),
+         "translation": ("tiny-t5", [])}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_of_every_task_is_served_with_an_example(task, tmp_path):
+    from course_lib.models import load
+    from course_lib.runs import predict, save_model
+    name, labels = TASKS[task]
+    model, tokenizer = load(name, task, labels or None)
+    save_model(tmp_path / "run/model", model, tokenizer)
+    recipe = {"task": task, "model": name, "classes": dict.fromkeys(labels, 1), "max_length": 64}
+    (tmp_path / "run/recipe.json").write_text(json.dumps(recipe))
+    source = find_source(str(tmp_path / "run"), "")
+    source.refresh()
+    client = client_of(create_app(source, say=lambda *_, **__: None))
+    post = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    asked = post["requestBody"]["content"]["application/json"]["example"]
+    answered = post["responses"]["200"]["content"]["application/json"]["example"]
+    reply = client.post("/predict", json=asked)
+    assert reply.json() == answered and reply.json()["model"] == "run"
+    assert reply.json()["answers"] == predict(tmp_path / "run", asked["texts"])
+    assert client.get("/").status_code == 200
+    long = {"text": asked["texts"][0] + " word" * 400}
+    windows = task in ("token-classification", "question-answering")
+    assert client.post("/predict", json=long).status_code == (200 if windows else 422)
+    if task == "question-answering":
+        assert error_of(client.post("/predict", json={"text": "no context"})) == 422
+
+
 def test_a_model_that_talks_gets_the_routes_of_a_chat():
     pytest.importorskip("course_lib.completions")
     from course_lib.serving import RunModel, add_chat
