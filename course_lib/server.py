@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['STATUSES', 'ERROR', 'SECONDS', 'LOOPBACK', 'OPEN', 'HEADERS', 'STYLE', 'SCRIPT', 'PAGE', 'POLICY', 'Limits',
            'Refused', 'error_body', 'documented', 'read_json', 'once_each', 'no_number', 'finite', 'Metrics', 'log',
-           'request_id', 'Gate', 'Guard', 'Exchange', 'check_head', 'is_json', 'check_token', 'read_body', 'too_large',
-           'replay', 'as_ours', 'guarded_app', 'json_body', 'Connection', 'Server', 'make_server', 'in_thread', 'field',
-           'trial_page', 'hash_of']
+           'request_id', 'Gate', 'Exchange', 'Guard', 'check_head', 'is_json', 'check_token', 'read_body', 'too_large',
+           'replay', 'as_ours', 'guarded_app', 'json_body', 'Answering', 'Timed', 'Connection', 'Server', 'make_server',
+           'in_thread', 'field', 'trial_page', 'hash_of']
 
-# %% ../nbs/c_server.ipynb #465fc032
+# %% ../nbs/c_server.ipynb #d2e32c1b
 import asyncio, base64, hashlib, html, json, re, secrets, socket, sys, time, traceback, uuid
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ except ImportError as e:
     advice = "pip install 'course-lib[serve]'"
     raise InputError(f"the server – {e.name} is not installed – {advice}") from None
 
-# %% ../nbs/c_server.ipynb #a0338ecb
+# %% ../nbs/c_server.ipynb #09d280d6
 @dataclass(frozen=True)
 class Limits:
     "What one request may cost. Raises InputError for a value that would let nothing through."
@@ -55,7 +55,7 @@ class Limits:
         raise InputError(f"max_batch={self.max_batch} – is less than max_texts or more than "
                          "max_waiting – keep max_texts ≤ max_batch ≤ max_waiting")
 
-# %% ../nbs/c_server.ipynb #6732fd17
+# %% ../nbs/c_server.ipynb #8ae2803e
 STATUSES = { # status: (type, what it means here)
     400: ("invalid_json", "The body is no JSON, or JSON that can be read in two ways."),
     401: ("authentication_error", "There is no bearer token, or a wrong one."),
@@ -83,7 +83,7 @@ def error_body(status: int, message: str) -> bytes: # JSON
     error = {"message": message, "type": STATUSES[status][0], "param": None, "code": None}
     return json.dumps({"error": error}, ensure_ascii=False).encode()
 
-# %% ../nbs/c_server.ipynb #19abf916
+# %% ../nbs/c_server.ipynb #74864270
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "type"], "properties": {
         "message": {"type": "string"}, "type": {"type": "string"},
@@ -102,7 +102,7 @@ def documented(*statuses: int) -> dict: # FastAPI's `responses`
             found[status]["headers"] = {"Retry-After": seconds}
     return found
 
-# %% ../nbs/c_server.ipynb #7f2f2581
+# %% ../nbs/c_server.ipynb #7b2246b9
 def read_json(body: bytes):
     "What a JSON text says; Refused (400) if it is none, or could be read in two ways."
     try:
@@ -132,7 +132,7 @@ def finite(digits: str) -> float:
     if abs(number) == float("inf"): raise ValueError(f"{digits[:20]} is too large")
     return number
 
-# %% ../nbs/c_server.ipynb #b88908c9
+# %% ../nbs/c_server.ipynb #17c8f399
 SECONDS = (.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30)
 
 class Metrics:
@@ -152,7 +152,7 @@ class Metrics:
         "All of it in Prometheus' form."
         return generate_latest(self.registry)
 
-# %% ../nbs/c_server.ipynb #68b76057
+# %% ../nbs/c_server.ipynb #15c20f80
 def log(event: str, **more) -> None:
     "A line of JSON on standard error."
     line = {"time": round(time.time(), 3), "event": event, **more}
@@ -163,7 +163,7 @@ def request_id(given: bytes) -> str:
     plain = re.fullmatch(rb"[\w.:-]{1,64}", given, re.ASCII)
     return given.decode() if plain else uuid.uuid4().hex
 
-# %% ../nbs/c_server.ipynb #35c61db7
+# %% ../nbs/c_server.ipynb #50693a8a
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN = frozenset({"/", "/health", "/ready", "/openapi.json"}) # paths that need no token
 
@@ -178,20 +178,7 @@ class Gate:
     under_way: int = 0 # requests
     draining: bool = False # no more requests, please
 
-class Guard:
-    "ASGI middleware: what every request passes before the app sees it."
-    def __init__(self, app, gate: Gate): self.app, self.gate = app, gate
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http": return await self.app(scope, receive, send)
-        self.gate.under_way += 1
-        exchange = Exchange(self.gate, scope, send)
-        try: await exchange.run(self.app, receive)
-        finally:
-            self.gate.under_way -= 1
-            exchange.record()
-
-# %% ../nbs/c_server.ipynb #92f9bb7c
+# %% ../nbs/c_server.ipynb #17ea5744
 class Exchange:
     "One request and its answer."
     def __init__(self, gate: Gate, scope: dict, send):
@@ -212,22 +199,6 @@ class Exchange:
                 message["headers"].append((b"connection", b"close"))
         await self.answer(message)
 
-    async def run(self, app, receive) -> None:
-        "Check, read, answer; whatever happens, in the one form of errors."
-        try:
-            check_head(self.gate, self.scope, self.headers)
-            body = await read_body(receive, self.gate.limits)
-            self.whole = True
-            await app(self.scope, replay(body, receive), self.send)
-        except Refused as e: await self.refuse(e)
-        except InputError as e: await self.refuse(Refused(422, str(e)))
-        except ConnectionError: pass # nobody is there to be answered
-        except Exception as e:
-            where = traceback.format_exception(e)[-4:]
-            self.gate.say("fault", id=self.id, error=type(e).__name__, where=where)
-            if self.status: raise
-            await self.refuse(Refused(500, "the server – failed – the log has the request's id"))
-
     async def refuse(self, why: Refused) -> None:
         "Send an error."
         body = error_body(why.status, why.message)
@@ -246,7 +217,36 @@ class Exchange:
                        path=self.scope["path"][:100], status=self.status,
                        ms=round(1000 * seconds, 2), **self.notes)
 
-# %% ../nbs/c_server.ipynb #a470d905
+# %% ../nbs/c_server.ipynb #b8d228a2
+class Guard:
+    "ASGI middleware: what every request passes before the app sees it."
+    def __init__(self, app, gate: Gate): self.app, self.gate = app, gate
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http": return await self.app(scope, receive, send)
+        self.gate.under_way += 1
+        exchange = Exchange(self.gate, scope, send)
+        try: await self.answer(exchange, receive)
+        except Refused as e: await exchange.refuse(e)
+        except InputError as e: await exchange.refuse(Refused(422, str(e)))
+        except ConnectionError: pass # nobody is there to be answered
+        except Exception as e:
+            where = traceback.format_exception(e)[-4:]
+            self.gate.say("fault", id=exchange.id, error=type(e).__name__, where=where)
+            if exchange.status: raise # half of the answer is out
+            await exchange.refuse(Refused(500, "the server – failed – its log knows this id"))
+        finally:
+            self.gate.under_way -= 1
+            exchange.record()
+
+    async def answer(self, exchange: Exchange, receive) -> None:
+        "Check, read, and let the app answer."
+        check_head(self.gate, exchange.scope, exchange.headers)
+        body = await read_body(receive, self.gate.limits)
+        exchange.whole = True
+        await self.app(exchange.scope, replay(body, receive), exchange.send)
+
+# %% ../nbs/c_server.ipynb #b7cc1dac
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
            (b"referrer-policy", b"no-referrer")]
 
@@ -279,7 +279,7 @@ def check_token(token: str, headers: dict) -> None:
     raise Refused(401, "the token – is missing or wrong – send Authorization: Bearer …",
                   www_authenticate="Bearer")
 
-# %% ../nbs/c_server.ipynb #92d7e09c
+# %% ../nbs/c_server.ipynb #63dc718c
 async def read_body(receive, limits: Limits) -> bytes:
     "All of a body. Refused (413, 408) if it is too large or too slow; ConnectionError if it ends."
     pieces, size = [], 0
@@ -306,7 +306,7 @@ def replay(body: bytes, receive): # the app's `receive`
     async def received() -> dict: return left.pop() if left else await receive()
     return received
 
-# %% ../nbs/c_server.ipynb #083d8b33
+# %% ../nbs/c_server.ipynb #4c2ae3e4
 def as_ours(request, e: Exception) -> Response:
     "An error of the framework in the form of all errors."
     status, headers = 422, None
@@ -328,39 +328,77 @@ def guarded_app(title: str, gate: Gate, **more) -> FastAPI:
     app.state.gate = gate
     return app
 
-# %% ../nbs/c_server.ipynb #bdbb9fa7
+# %% ../nbs/c_server.ipynb #376cb95d
 async def json_body(request) -> object:
     "What the JSON in a request says; Refused (415, 400) if it is none."
     if not is_json(request.headers.get("content-type", "").encode("latin-1")):
         raise Refused(415, "the content type – is not JSON – send application/json in UTF-8")
     return read_json(await request.body())
 
-# %% ../nbs/c_server.ipynb #56ddba5c
-class Connection(HttpToolsProtocol):
-    "uvicorn's side of a connection, with limits on headers and on time."
+# %% ../nbs/c_server.ipynb #72ea0f8a
+class Answering(HttpToolsProtocol):
+    "A connection that refuses in the one form of errors, and answers the half-closed."
+    def refuse(self, status: int, message: str) -> None:
+        "An error for what never became a request, then the end of the connection."
+        cycle, body = self.cycle, error_body(status, message)
+        head = (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json"
+                f"\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n")
+        begun = cycle is not None and not cycle.response_complete
+        if begun and (cycle.response_started or not cycle.more_body):
+            cycle.keep_alive = False # a whole request before it is being answered
+            return
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self.refuse(400, "the request – is not HTTP that we read – send HTTP/1.1")
+
+    def eof_received(self) -> bool: # whether the connection stays open for an answer
+        "The client sends no more; it may still be waiting for its answer."
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if under_way: self.cycle.keep_alive = False
+        return under_way
+
+# %% ../nbs/c_server.ipynb #48e49513
+class Timed(Answering):
+    "A connection that waits only so long."
     limits = Limits() # replaced where a server is made
 
     def connection_made(self, transport):
         super().connection_made(transport)
-        self.clock, self.head, self.in_head = None, 0, True
+        self.clock, self.stuck, self.in_head, self.head = None, None, True, 0
         self.start_clock()
 
     def start_clock(self) -> None:
-        "Close the connection unless the header lines of a request are complete in time."
-        if self.clock is None:
-            self.clock = self.loop.call_later(self.limits.patience, self.too_slow)
+        if self.clock is not None: return
+        self.clock = self.loop.call_later(self.limits.patience, self.too_slow)
 
     def stop_clock(self) -> None:
         if self.clock is not None: self.clock.cancel()
         self.clock = None
 
     def too_slow(self) -> None:
-        "Nothing was asked: close; half a header: say why."
-        self.clock = None
+        "Half a header: say why. Nothing was asked: close."
         begun = self.in_head and self.head
         if begun: self.refuse(408, "the header – didn't come in time – send it faster")
         else: self.transport.close()
 
+    def connection_lost(self, exc):
+        self.stop_clock()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None: # the client doesn't read
+        super().pause_writing()
+        self.stuck = self.loop.call_later(self.limits.patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.stuck is not None: self.stuck.cancel()
+
+# %% ../nbs/c_server.ipynb #5fde3979
+class Connection(Timed):
+    "A connection with a limit on its header lines."
     def on_message_begin(self):
         super().on_message_begin()
         self.in_head = True
@@ -377,44 +415,10 @@ class Connection(HttpToolsProtocol):
         if self.in_head or idle: self.start_clock()
         if not self.in_head: return
         self.head += len(data)
-        if self.head > self.limits.max_header:
-            self.refuse(431, f"the header – is over {self.limits.max_header} bytes – send less")
+        if self.head <= self.limits.max_header: return
+        self.refuse(431, f"the header – is over {self.limits.max_header} bytes – send less")
 
-    def eof_received(self) -> bool: # whether the connection stays open for an answer
-        "The client sends no more; it may still be waiting for its answer."
-        under_way = self.cycle is not None and not self.cycle.response_complete
-        if under_way: self.cycle.keep_alive = False
-        return under_way
-
-    def pause_writing(self) -> None:
-        "The client doesn't read: after a while, let it go."
-        super().pause_writing()
-        self.stuck = self.loop.call_later(self.limits.patience, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.stuck.cancel()
-
-    def connection_lost(self, exc):
-        self.stop_clock()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        self.refuse(400, "the request – is not HTTP that we read – send HTTP/1.1")
-
-    def refuse(self, status: int, message: str) -> None:
-        "An error for what never became a request, then the end of the connection."
-        body = error_body(status, message)
-        head = (f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json"
-                f"\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n")
-        self.stop_clock()
-        if self.cycle is None or self.cycle.response_complete or (
-                self.cycle.more_body and not self.cycle.response_started):
-            self.transport.write(head.encode() + body)
-            self.transport.close()
-        else: self.cycle.keep_alive = False # a whole request before it is being answered
-
-# %% ../nbs/c_server.ipynb #8f4a8dad
+# %% ../nbs/c_server.ipynb #be6f7efa
 class Server(uvicorn.Server):
     "uvicorn, leaving in order."
     left_at = None # when it was told to stop
@@ -448,7 +452,7 @@ def make_server(app: FastAPI) -> Server:
     server.gate = app.state.gate
     return server
 
-# %% ../nbs/c_server.ipynb #34077c54
+# %% ../nbs/c_server.ipynb #e0a55b8e
 @contextmanager
 def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
     "Within it, the app is served on a free port; at its end it leaves in order."
@@ -460,7 +464,7 @@ def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
         server.leave()
         thread.join()
 
-# %% ../nbs/c_server.ipynb #d29edde0
+# %% ../nbs/c_server.ipynb #bcf45e81
 STYLE = """:root { color-scheme: light dark }
 body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 2rem auto }
 body { padding: 0 1rem }
@@ -505,7 +509,7 @@ $("text").addEventListener("keydown", event => {
 });
 """
 
-# %% ../nbs/c_server.ipynb #224dd107
+# %% ../nbs/c_server.ipynb #91f6eb44
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -533,7 +537,7 @@ def trial_page(name: str, task: str, example: str, token: bool) -> str: # HTML
     return PAGE.format(name=html.escape(name), task=html.escape(task), fields=fields, style=STYLE,
                        script=SCRIPT)
 
-# %% ../nbs/c_server.ipynb #516ca4d9
+# %% ../nbs/c_server.ipynb #ccddea05
 def hash_of(text: str) -> str:
     "A text's hash, as a content security policy names it."
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

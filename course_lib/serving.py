@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'CUT', 'ANSWERS', 'EVERYWHERE', 'Batcher', 'read_jobs', 'check_room', 'overloaded', 'RunModel',
-           'load_place', 'Source', 'read_request', 'Service', 'check_lengths', 'request_schema', 'describe', 'stated',
-           'create_app', 'add_chat', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
+           'load_place', 'Source', 'read_request', 'Service', 'Site', 'check_lengths', 'request_schema', 'describe',
+           'stated', 'create_app', 'add_chat', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
 
-# %% ../nbs/21_serving.ipynb #2bf1fe0f
+# %% ../nbs/21_serving.ipynb #2b57df7d
 import asyncio, json, math, os, re, socket, time
 from collections import deque
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from .server import (
     LOOPBACK, POLICY, Gate, Limits, Metrics, Refused, documented, guarded_app, json_body, log,
     make_server, trial_page)
 
-# %% ../nbs/21_serving.ipynb #7eb59c78
+# %% ../nbs/21_serving.ipynb #3f59fdd4
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-# %% ../nbs/21_serving.ipynb #cad29945
+# %% ../nbs/21_serving.ipynb #af7b8d13
 class Batcher:
     "Collects the texts of many requests; one thread reads them together."
     def __init__(self, answer: Callable, # texts -> as many answers
@@ -63,7 +63,7 @@ class Batcher:
             self.waiting -= size
         self.working = None
 
-# %% ../nbs/21_serving.ipynb #30c91ee6
+# %% ../nbs/21_serving.ipynb #c039be93
 async def read_jobs(batcher: Batcher, jobs: list) -> None:
     "Answer these requests in one batch; if that fails, each by itself."
     if not jobs: return # all were given up
@@ -84,7 +84,7 @@ async def read_jobs(batcher: Batcher, jobs: list) -> None:
         if not future.done(): future.set_result(part)
     if batcher.seen: batcher.thread.submit(batcher.seen, texts, answers, seconds)
 
-# %% ../nbs/21_serving.ipynb #a44bb2aa
+# %% ../nbs/21_serving.ipynb #ace67acb
 def check_room(batcher: Batcher, texts: int) -> None:
     "Refused (503) if so many more texts don't fit, or can't be read by the deadline."
     total = batcher.waiting + texts
@@ -97,7 +97,7 @@ def overloaded(batcher: Batcher) -> Refused:
     return Refused(503, f"the model – has {batcher.waiting} texts waiting – try again in "
                    f"{seconds} s", retry_after=str(seconds))
 
-# %% ../nbs/21_serving.ipynb #99a25ce8
+# %% ../nbs/21_serving.ipynb #1c28845e
 EXAMPLES = {"text-classification": "A quiet film, and a joy from the first scene to the last.",
             "token-classification": "Anna Kern has worked in Geneva for the Red Cross since May.",
             "question-answering": "Who built the mill?\tThe mill was built by two sisters in 1821.",
@@ -124,7 +124,7 @@ class RunModel:
         "Lengths, in the same thread, since a tokenizer can't be used by two at once."
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_serving.ipynb #8e478ffe
+# %% ../nbs/21_serving.ipynb #85c35d82
 def load_place(place) -> tuple: # (model, tokenizer, recipe)
     "What a run folder holds; or a model by its name, which then continues texts or answers them."
     if exists(Path(place, "recipe.json")):
@@ -136,7 +136,7 @@ def load_place(place) -> tuple: # (model, tokenizer, recipe)
     longest = (longest_text(model) or 4096) - 64 # room for an answer
     return model, tokenizer, {"task": "text-generation", "classes": {}, "max_length": longest}
 
-# %% ../nbs/21_serving.ipynb #8068b0f6
+# %% ../nbs/21_serving.ipynb #17d2f207
 class Source:
     "The answerer that is meant now; loaded and replaced by a thread."
     def __init__(self, look: Callable, # -> the name of the version that is meant
@@ -175,7 +175,7 @@ class Source:
             else: self.problem = None
             time.sleep(self.every)
 
-# %% ../nbs/21_serving.ipynb #c33e4bff
+# %% ../nbs/21_serving.ipynb #4eefe6b8
 def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
     "What a body asks. Refused (413, 422) if it can't be answered."
     def refuse(what: str, todo: str): raise Refused(422, f"{what} – {todo}")
@@ -195,10 +195,10 @@ def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
         refuse(f"text {i} – is empty or no text", "leave it out")
     return texts, truncate
 
-# %% ../nbs/21_serving.ipynb #22459cf8
+# %% ../nbs/21_serving.ipynb #b9486300
 @dataclass
 class Service:
-    "One method for each address of the server."
+    "What answers: a source of models, and a batcher before it."
     source: object # has `current()`, which gives the answerer
     limits: Limits
     gate: Gate
@@ -222,6 +222,9 @@ class Service:
         try: self.watch and self.watch(texts, [answer for _, answer in answers])
         except Exception as e: self.gate.say("watch", error=f"{type(e).__name__}: {e}"[:300])
 
+# %% ../nbs/21_serving.ipynb #cdec57d1
+class Site(Service):
+    "One method for each address of the server."
     async def predict(self, request: Request) -> Response:
         "Answers to texts, in their order."
         texts, truncate = read_request(await json_body(request), self.limits)
@@ -253,7 +256,7 @@ class Service:
         page = trial_page(model.name, model.task, EXAMPLES[model.task], self.gate.token is not None)
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
-# %% ../nbs/21_serving.ipynb #dd807d1b
+# %% ../nbs/21_serving.ipynb #a718e08e
 async def check_lengths(batcher: Batcher, model, texts: list) -> None:
     "Refused (422) if a text is longer than the model reads. Whoever is short needn't be counted."
     model = getattr(model, "main", model) # of two that answer side by side
@@ -268,7 +271,7 @@ async def check_lengths(batcher: Batcher, model, texts: list) -> None:
         raise Refused(422, f"text {i + 1} – has {length:,} tokens, the model reads {longest:,} – "
                       "shorten it, or send truncate: true")
 
-# %% ../nbs/21_serving.ipynb #5b5904b3
+# %% ../nbs/21_serving.ipynb #f5b0242a
 def request_schema(limits: Limits) -> dict: # JSON Schema
     "The shape of a request to /predict."
     text = {"type": "string", "minLength": 1, "pattern": r"\S"}
@@ -309,7 +312,7 @@ def stated(limits: Limits) -> str:
             f"{limits.deadline:g} s for an answer, {limits.patience:g} s for a body to arrive. "
             "A text for question answering is the question, a tab and the context.")
 
-# %% ../nbs/21_serving.ipynb #2b78bcd0
+# %% ../nbs/21_serving.ipynb #346e783a
 EVERYWHERE = (400, 408, 413, 421, 431, 503)
 
 def create_app(source, # has `current()`, which gives an answerer
@@ -321,7 +324,7 @@ def create_app(source, # has `current()`, which gives an answerer
     limits = limits or Limits()
     gate = Gate(limits, Metrics(), token, hosts, say)
     app = guarded_app("A model of the course", gate)
-    service = Service(source, limits, gate, watch, log_texts)
+    service = Site(source, limits, gate, watch, log_texts)
     locked = () if token is None else (401,)
     def add(path, method, answer, *statuses, **more):
         said = {200: more.pop("said", {"description": "In order"})}
@@ -340,7 +343,7 @@ def create_app(source, # has `current()`, which gives an answerer
     app.state.service = service
     return app
 
-# %% ../nbs/21_serving.ipynb #9bc7572a
+# %% ../nbs/21_serving.ipynb #188d80ba
 def add_chat(app: FastAPI, model) -> None:
     "The routes of a chat, if the model has a template for one; they replace those of another."
     tokenizer = getattr(model, "tokenizer", None)
@@ -351,7 +354,7 @@ def add_chat(app: FastAPI, model) -> None:
     others = [route for route in app.router.routes if not route.path.startswith("/v1/")]
     app.router.routes[:] = [*others, *chat]
 
-# %% ../nbs/21_serving.ipynb #7a65e406
+# %% ../nbs/21_serving.ipynb #8bfc72d6
 def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the registry; or smollm2
           host: str = "127.0.0.1", # 0.0.0.0 for all who can reach this machine
           port: int = 8000, # 0 for a free one
@@ -379,7 +382,7 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
     if problems: raise problems[0]
     log("stopped")
 
-# %% ../nbs/21_serving.ipynb #ecc9ea80
+# %% ../nbs/21_serving.ipynb #848888e9
 def read_token(token: str | None, token_file: str | None) -> str | None:
     "The token that clients have to send; InputError for one that no header can carry."
     where = "token" if token else token_file or "COURSE_TOKEN"
@@ -405,7 +408,7 @@ def family_of(host: str):
     "IPv6 has colons in its addresses."
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
-# %% ../nbs/21_serving.ipynb #06ba2bcc
+# %% ../nbs/21_serving.ipynb #9818b469
 def find_source(place: str, registry: str) -> Source:
     "What a place means: a run folder, a model of the course, else a version in the registry."
     plain = "/" not in place and place not in (".", "..")

@@ -6,7 +6,7 @@ Starts `serve(RUN)` in a process of its own. Clients ask one text at a time, eac
 its last answer, over a connection that stays open. Every answer is compared with the notebook's.
 Then as many clients as it takes for twice the capacity: only 200 and 503, 99 of 100 within the
 deadline, memory flat. At the end SIGTERM under load: every request that was sent is answered.
-With --pipelines, the same texts through `transformers.pipeline`, before and after, side by side.
+With --words 5, texts are that short. With --pipelines, the same texts through `transformers.pipeline`, before and after, side by side.
 """
 import argparse
 import asyncio
@@ -143,11 +143,12 @@ def main() -> None:
     ask.add_argument("run")
     ask.add_argument("--seconds", type=float, default=60)
     ask.add_argument("--clients", type=int, default=32)
+    ask.add_argument("--words", type=int, help="of each text, to see what short ones gain")
     ask.add_argument("--pipelines", action="store_true")
     given = ask.parse_args()
     from course_lib.data import load_data
     from course_lib.runs import predict
-    texts = load_data("reviews")["test"]["text"][:]
+    texts = [" ".join(text.split()[:given.words]) for text in load_data("reviews")["test"]["text"]]
     expected = predict(given.run, texts)
     if given.pipelines: print("pipelines before:", pipelines(given.run, texts[:256]))
     process, port = start_server(given.run, deadline=5.0)

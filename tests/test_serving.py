@@ -360,6 +360,33 @@ def test_what_can_t_be_served_is_said_before_anything_is_loaded(tmp_path):
     assert find_source(str(run), "").look() == "run"
 
 
+def test_a_stage_of_the_registry_is_followed(tmp_path):
+    registry = pytest.importorskip("course_lib.registry").open_registry(tmp_path / "registry")
+    from course_lib.models import load
+    from course_lib.runs import save_model
+    for seed in (0, 1):
+        model, tokenizer = load("tiny-gpt2", labels=["no", "yes"], seed=seed)
+        run = tmp_path / f"run{seed}"
+        save_model(run / "model", model, tokenizer)
+        recipe = {"task": "text-classification", "classes": {"no": 1, "yes": 1}, "max_length": 64}
+        (run / "recipe.json").write_text(json.dumps(recipe))
+        registry.add(run, "reviews")
+    with pytest.raises(InputError): find_source("reviews", str(tmp_path / "registry"))
+    registry.promote("reviews", 1)
+    source = find_source("reviews", str(tmp_path / "registry"))
+    pinned = find_source("reviews@1", str(tmp_path / "registry"))
+    source.refresh()
+    first = source.current()
+    registry.promote("reviews", 2, force=True)
+    for one in (source, pinned): one.refresh()
+    assert [one.current().name for one in (source, pinned)] == ["reviews@2", "reviews@1"]
+    new, old, kept = (one.answer(["a film"]) for one in (source.current(), first, pinned.current()))
+    assert new != old == kept
+    registry.rollback("reviews")
+    source.refresh()
+    assert source.current().name == "reviews@1"
+
+
 TASKS = {"text-classification": ("tiny-bert", ["no", "yes"]), "text-generation": ("tiny-gpt2", []),
          "token-classification": ("tiny-bert", ["O", "B-PER", "I-PER"]),
          "question-answering": ("tiny-bert", []), "summarization": ("tiny-t5", []),
