@@ -9,7 +9,7 @@ __all__ = ['STATUSES', 'ERROR', 'SECONDS', 'LOOPBACK', 'OPEN', 'HEADERS', 'STYLE
            'replay', 'as_ours', 'guarded_app', 'json_body', 'Answering', 'Timed', 'Connection', 'Server', 'make_server',
            'in_thread', 'field', 'trial_page', 'hash_of']
 
-# %% ../nbs/c_server.ipynb #d2e32c1b
+# %% ../nbs/c_server.ipynb #914afc13
 import asyncio, base64, hashlib, html, json, re, secrets, socket, sys, time, traceback, uuid
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ except ImportError as e:
     advice = "pip install 'course-lib[serve]'"
     raise InputError(f"the server – {e.name} is not installed – {advice}") from None
 
-# %% ../nbs/c_server.ipynb #09d280d6
+# %% ../nbs/c_server.ipynb #293beaae
 @dataclass(frozen=True)
 class Limits:
     "What one request may cost. Raises InputError for a value that would let nothing through."
@@ -55,7 +55,7 @@ class Limits:
         raise InputError(f"max_batch={self.max_batch} – is less than max_texts or more than "
                          "max_waiting – keep max_texts ≤ max_batch ≤ max_waiting")
 
-# %% ../nbs/c_server.ipynb #8ae2803e
+# %% ../nbs/c_server.ipynb #91a322f6
 STATUSES = { # status: (type, what it means here)
     400: ("invalid_json", "The body is no JSON, or JSON that can be read in two ways."),
     401: ("authentication_error", "There is no bearer token, or a wrong one."),
@@ -83,7 +83,7 @@ def error_body(status: int, message: str) -> bytes: # JSON
     error = {"message": message, "type": STATUSES[status][0], "param": None, "code": None}
     return json.dumps({"error": error}, ensure_ascii=False).encode()
 
-# %% ../nbs/c_server.ipynb #74864270
+# %% ../nbs/c_server.ipynb #f50a7562
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "type"], "properties": {
         "message": {"type": "string"}, "type": {"type": "string"},
@@ -102,7 +102,7 @@ def documented(*statuses: int) -> dict: # FastAPI's `responses`
             found[status]["headers"] = {"Retry-After": seconds}
     return found
 
-# %% ../nbs/c_server.ipynb #7b2246b9
+# %% ../nbs/c_server.ipynb #72cdc7ce
 def read_json(body: bytes):
     "What a JSON text says; Refused (400) if it is none, or could be read in two ways."
     try:
@@ -132,7 +132,7 @@ def finite(digits: str) -> float:
     if abs(number) == float("inf"): raise ValueError(f"{digits[:20]} is too large")
     return number
 
-# %% ../nbs/c_server.ipynb #17c8f399
+# %% ../nbs/c_server.ipynb #16fb3956
 SECONDS = (.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30)
 
 class Metrics:
@@ -152,7 +152,7 @@ class Metrics:
         "All of it in Prometheus' form."
         return generate_latest(self.registry)
 
-# %% ../nbs/c_server.ipynb #15c20f80
+# %% ../nbs/c_server.ipynb #0bbfb440
 def log(event: str, **more) -> None:
     "A line of JSON on standard error."
     line = {"time": round(time.time(), 3), "event": event, **more}
@@ -163,7 +163,7 @@ def request_id(given: bytes) -> str:
     plain = re.fullmatch(rb"[\w.:-]{1,64}", given, re.ASCII)
     return given.decode() if plain else uuid.uuid4().hex
 
-# %% ../nbs/c_server.ipynb #50693a8a
+# %% ../nbs/c_server.ipynb #9e7bb780
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 OPEN = frozenset({"/", "/health", "/ready", "/openapi.json"}) # paths that need no token
 
@@ -178,7 +178,7 @@ class Gate:
     under_way: int = 0 # requests
     draining: bool = False # no more requests, please
 
-# %% ../nbs/c_server.ipynb #17ea5744
+# %% ../nbs/c_server.ipynb #ccc5d357
 class Exchange:
     "One request and its answer."
     def __init__(self, gate: Gate, scope: dict, send):
@@ -217,7 +217,7 @@ class Exchange:
                        path=self.scope["path"][:100], status=self.status,
                        ms=round(1000 * seconds, 2), **self.notes)
 
-# %% ../nbs/c_server.ipynb #b8d228a2
+# %% ../nbs/c_server.ipynb #b42cd892
 class Guard:
     "ASGI middleware: what every request passes before the app sees it."
     def __init__(self, app, gate: Gate): self.app, self.gate = app, gate
@@ -231,7 +231,7 @@ class Guard:
         except InputError as e: await exchange.refuse(Refused(422, str(e)))
         except ConnectionError: pass # nobody is there to be answered
         except Exception as e:
-            where = traceback.format_exception(e)[-4:]
+            where = traceback.format_tb(e.__traceback__)[-3:] # no message, which may quote texts
             self.gate.say("fault", id=exchange.id, error=type(e).__name__, where=where)
             if exchange.status: raise # half of the answer is out
             await exchange.refuse(Refused(500, "the server – failed – its log knows this id"))
@@ -246,7 +246,7 @@ class Guard:
         exchange.whole = True
         await self.app(exchange.scope, replay(body, receive), exchange.send)
 
-# %% ../nbs/c_server.ipynb #b7cc1dac
+# %% ../nbs/c_server.ipynb #c9638332
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"),
            (b"referrer-policy", b"no-referrer")]
 
@@ -279,7 +279,7 @@ def check_token(token: str, headers: dict) -> None:
     raise Refused(401, "the token – is missing or wrong – send Authorization: Bearer …",
                   www_authenticate="Bearer")
 
-# %% ../nbs/c_server.ipynb #63dc718c
+# %% ../nbs/c_server.ipynb #7e9415e9
 async def read_body(receive, limits: Limits) -> bytes:
     "All of a body. Refused (413, 408) if it is too large or too slow; ConnectionError if it ends."
     pieces, size = [], 0
@@ -306,7 +306,7 @@ def replay(body: bytes, receive): # the app's `receive`
     async def received() -> dict: return left.pop() if left else await receive()
     return received
 
-# %% ../nbs/c_server.ipynb #4c2ae3e4
+# %% ../nbs/c_server.ipynb #30c5c425
 def as_ours(request, e: Exception) -> Response:
     "An error of the framework in the form of all errors."
     status, headers = 422, None
@@ -328,14 +328,14 @@ def guarded_app(title: str, gate: Gate, **more) -> FastAPI:
     app.state.gate = gate
     return app
 
-# %% ../nbs/c_server.ipynb #376cb95d
+# %% ../nbs/c_server.ipynb #e947a973
 async def json_body(request) -> object:
     "What the JSON in a request says; Refused (415, 400) if it is none."
     if not is_json(request.headers.get("content-type", "").encode("latin-1")):
         raise Refused(415, "the content type – is not JSON – send application/json in UTF-8")
     return read_json(await request.body())
 
-# %% ../nbs/c_server.ipynb #72ea0f8a
+# %% ../nbs/c_server.ipynb #44aa9427
 class Answering(HttpToolsProtocol):
     "A connection that refuses in the one form of errors, and answers the half-closed."
     def refuse(self, status: int, message: str) -> None:
@@ -359,7 +359,7 @@ class Answering(HttpToolsProtocol):
         if under_way: self.cycle.keep_alive = False
         return under_way
 
-# %% ../nbs/c_server.ipynb #48e49513
+# %% ../nbs/c_server.ipynb #428243b4
 class Timed(Answering):
     "A connection that waits only so long."
     limits = Limits() # replaced where a server is made
@@ -396,7 +396,7 @@ class Timed(Answering):
         super().resume_writing()
         if self.stuck is not None: self.stuck.cancel()
 
-# %% ../nbs/c_server.ipynb #5fde3979
+# %% ../nbs/c_server.ipynb #ad1e5216
 class Connection(Timed):
     "A connection with a limit on its header lines."
     def on_message_begin(self):
@@ -418,7 +418,7 @@ class Connection(Timed):
         if self.head <= self.limits.max_header: return
         self.refuse(431, f"the header – is over {self.limits.max_header} bytes – send less")
 
-# %% ../nbs/c_server.ipynb #be6f7efa
+# %% ../nbs/c_server.ipynb #404b227c
 class Server(uvicorn.Server):
     "uvicorn, leaving in order."
     left_at = None # when it was told to stop
@@ -452,7 +452,7 @@ def make_server(app: FastAPI) -> Server:
     server.gate = app.state.gate
     return server
 
-# %% ../nbs/c_server.ipynb #e0a55b8e
+# %% ../nbs/c_server.ipynb #de54ebdc
 @contextmanager
 def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
     "Within it, the app is served on a free port; at its end it leaves in order."
@@ -464,7 +464,7 @@ def in_thread(app: FastAPI): # yields the address, http://127.0.0.1:…
         server.leave()
         thread.join()
 
-# %% ../nbs/c_server.ipynb #bcf45e81
+# %% ../nbs/c_server.ipynb #3f1a5fee
 STYLE = """:root { color-scheme: light dark }
 body { font: 1.05rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 2rem auto }
 body { padding: 0 1rem }
@@ -509,7 +509,7 @@ $("text").addEventListener("keydown", event => {
 });
 """
 
-# %% ../nbs/c_server.ipynb #91f6eb44
+# %% ../nbs/c_server.ipynb #3d96b9ca
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{name}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -537,7 +537,7 @@ def trial_page(name: str, task: str, example: str, token: bool) -> str: # HTML
     return PAGE.format(name=html.escape(name), task=html.escape(task), fields=fields, style=STYLE,
                        script=SCRIPT)
 
-# %% ../nbs/c_server.ipynb #ccddea05
+# %% ../nbs/c_server.ipynb #f0edd6d4
 def hash_of(text: str) -> str:
     "A text's hash, as a content security policy names it."
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"

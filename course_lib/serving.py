@@ -7,7 +7,7 @@ __all__ = ['EXAMPLES', 'CUT', 'ANSWERS', 'EVERYWHERE', 'Batcher', 'read_jobs', '
            'load_place', 'Source', 'read_request', 'Service', 'Site', 'check_lengths', 'request_schema', 'describe',
            'stated', 'create_app', 'add_chat', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
 
-# %% ../nbs/21_serving.ipynb #2b57df7d
+# %% ../nbs/21_serving.ipynb #8c5f6469
 import asyncio, json, math, os, re, socket, time
 from collections import deque
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from .server import (
     LOOPBACK, POLICY, Gate, Limits, Metrics, Refused, documented, guarded_app, json_body, log,
     make_server, trial_page)
 
-# %% ../nbs/21_serving.ipynb #3f59fdd4
+# %% ../nbs/21_serving.ipynb #b3fb6984
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-# %% ../nbs/21_serving.ipynb #af7b8d13
+# %% ../nbs/21_serving.ipynb #16992edd
 class Batcher:
     "Collects the texts of many requests; one thread reads them together."
     def __init__(self, answer: Callable, # texts -> as many answers
@@ -63,7 +63,7 @@ class Batcher:
             self.waiting -= size
         self.working = None
 
-# %% ../nbs/21_serving.ipynb #c039be93
+# %% ../nbs/21_serving.ipynb #d80ce498
 async def read_jobs(batcher: Batcher, jobs: list) -> None:
     "Answer these requests in one batch; if that fails, each by itself."
     if not jobs: return # all were given up
@@ -84,7 +84,7 @@ async def read_jobs(batcher: Batcher, jobs: list) -> None:
         if not future.done(): future.set_result(part)
     if batcher.seen: batcher.thread.submit(batcher.seen, texts, answers, seconds)
 
-# %% ../nbs/21_serving.ipynb #ace67acb
+# %% ../nbs/21_serving.ipynb #e486af2a
 def check_room(batcher: Batcher, texts: int) -> None:
     "Refused (503) if so many more texts don't fit, or can't be read by the deadline."
     total = batcher.waiting + texts
@@ -97,7 +97,7 @@ def overloaded(batcher: Batcher) -> Refused:
     return Refused(503, f"the model – has {batcher.waiting} texts waiting – try again in "
                    f"{seconds} s", retry_after=str(seconds))
 
-# %% ../nbs/21_serving.ipynb #1c28845e
+# %% ../nbs/21_serving.ipynb #729fdf1c
 EXAMPLES = {"text-classification": "A quiet film, and a joy from the first scene to the last.",
             "token-classification": "Anna Kern has worked in Geneva for the Red Cross since May.",
             "question-answering": "Who built the mill?\tThe mill was built by two sisters in 1821.",
@@ -124,7 +124,7 @@ class RunModel:
         "Lengths, in the same thread, since a tokenizer can't be used by two at once."
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_serving.ipynb #85c35d82
+# %% ../nbs/21_serving.ipynb #1b89d4dd
 def load_place(place) -> tuple: # (model, tokenizer, recipe)
     "What a run folder holds; or a model by its name, which then continues texts or answers them."
     if exists(Path(place, "recipe.json")):
@@ -136,7 +136,7 @@ def load_place(place) -> tuple: # (model, tokenizer, recipe)
     longest = (longest_text(model) or 4096) - 64 # room for an answer
     return model, tokenizer, {"task": "text-generation", "classes": {}, "max_length": longest}
 
-# %% ../nbs/21_serving.ipynb #17d2f207
+# %% ../nbs/21_serving.ipynb #0c9690f9
 class Source:
     "The answerer that is meant now; loaded and replaced by a thread."
     def __init__(self, look: Callable, # -> the name of the version that is meant
@@ -175,7 +175,7 @@ class Source:
             else: self.problem = None
             time.sleep(self.every)
 
-# %% ../nbs/21_serving.ipynb #4eefe6b8
+# %% ../nbs/21_serving.ipynb #4c7fac59
 def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
     "What a body asks. Refused (413, 422) if it can't be answered."
     def refuse(what: str, todo: str): raise Refused(422, f"{what} – {todo}")
@@ -195,7 +195,7 @@ def read_request(found, limits: Limits) -> tuple: # (texts, whether to cut them)
         refuse(f"text {i} – is empty or no text", "leave it out")
     return texts, truncate
 
-# %% ../nbs/21_serving.ipynb #b9486300
+# %% ../nbs/21_serving.ipynb #1bfba5ea
 @dataclass
 class Service:
     "What answers: a source of models, and a batcher before it."
@@ -220,9 +220,9 @@ class Service:
         self.gate.metrics.batches.observe(len(texts))
         self.gate.metrics.model_seconds.observe(seconds)
         try: self.watch and self.watch(texts, [answer for _, answer in answers])
-        except Exception as e: self.gate.say("watch", error=f"{type(e).__name__}: {e}"[:300])
+        except Exception as e: self.gate.say("watch", error=type(e).__name__)
 
-# %% ../nbs/21_serving.ipynb #cdec57d1
+# %% ../nbs/21_serving.ipynb #ee3940c8
 class Site(Service):
     "One method for each address of the server."
     async def predict(self, request: Request) -> Response:
@@ -256,7 +256,7 @@ class Site(Service):
         page = trial_page(model.name, model.task, EXAMPLES[model.task], self.gate.token is not None)
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
-# %% ../nbs/21_serving.ipynb #a718e08e
+# %% ../nbs/21_serving.ipynb #45892b2e
 async def check_lengths(batcher: Batcher, model, texts: list) -> None:
     "Refused (422) if a text is longer than the model reads. Whoever is short needn't be counted."
     model = getattr(model, "main", model) # of two that answer side by side
@@ -271,7 +271,7 @@ async def check_lengths(batcher: Batcher, model, texts: list) -> None:
         raise Refused(422, f"text {i + 1} – has {length:,} tokens, the model reads {longest:,} – "
                       "shorten it, or send truncate: true")
 
-# %% ../nbs/21_serving.ipynb #f5b0242a
+# %% ../nbs/21_serving.ipynb #397cb4b5
 def request_schema(limits: Limits) -> dict: # JSON Schema
     "The shape of a request to /predict."
     text = {"type": "string", "minLength": 1, "pattern": r"\S"}
@@ -312,7 +312,7 @@ def stated(limits: Limits) -> str:
             f"{limits.deadline:g} s for an answer, {limits.patience:g} s for a body to arrive. "
             "A text for question answering is the question, a tab and the context.")
 
-# %% ../nbs/21_serving.ipynb #346e783a
+# %% ../nbs/21_serving.ipynb #136b2d7a
 EVERYWHERE = (400, 408, 413, 421, 431, 503)
 
 def create_app(source, # has `current()`, which gives an answerer
@@ -343,7 +343,7 @@ def create_app(source, # has `current()`, which gives an answerer
     app.state.service = service
     return app
 
-# %% ../nbs/21_serving.ipynb #188d80ba
+# %% ../nbs/21_serving.ipynb #678df4ed
 def add_chat(app: FastAPI, model) -> None:
     "The routes of a chat, if the model has a template for one; they replace those of another."
     tokenizer = getattr(model, "tokenizer", None)
@@ -354,7 +354,7 @@ def add_chat(app: FastAPI, model) -> None:
     others = [route for route in app.router.routes if not route.path.startswith("/v1/")]
     app.router.routes[:] = [*others, *chat]
 
-# %% ../nbs/21_serving.ipynb #8bfc72d6
+# %% ../nbs/21_serving.ipynb #16fbb61f
 def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the registry; or smollm2
           host: str = "127.0.0.1", # 0.0.0.0 for all who can reach this machine
           port: int = 8000, # 0 for a free one
@@ -382,7 +382,7 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
     if problems: raise problems[0]
     log("stopped")
 
-# %% ../nbs/21_serving.ipynb #848888e9
+# %% ../nbs/21_serving.ipynb #e1cdb080
 def read_token(token: str | None, token_file: str | None) -> str | None:
     "The token that clients have to send; InputError for one that no header can carry."
     where = "token" if token else token_file or "COURSE_TOKEN"
@@ -408,7 +408,7 @@ def family_of(host: str):
     "IPv6 has colons in its addresses."
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
-# %% ../nbs/21_serving.ipynb #9818b469
+# %% ../nbs/21_serving.ipynb #b3668089
 def find_source(place: str, registry: str) -> Source:
     "What a place means: a run folder, a model of the course, else a version in the registry."
     plain = "/" not in place and place not in (".", "..")

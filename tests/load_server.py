@@ -4,9 +4,9 @@
 
 Starts `serve(RUN)` in a process of its own. Clients ask one text at a time, each as soon as it has
 its last answer, over a connection that stays open. Every answer is compared with the notebook's.
-Then as many clients as it takes for twice the capacity: only 200 and 503, 99 of 100 within the
-deadline, memory flat. At the end SIGTERM under load: every request that was sent is answered.
-With --words 5, texts are that short. With --pipelines, the same texts through `transformers.pipeline`, before and after, side by side.
+Then far more clients than it can bear: only 200 and 503, 99 of 100 within the deadline, memory
+flat. At the end SIGTERM under load: every request that was sent is answered. With --pipelines, the
+same texts through `transformers.pipeline`, before and after; with --words 5 texts are that short.
 """
 import argparse
 import asyncio
