@@ -3,6 +3,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -621,3 +622,62 @@ def test_a_stop_under_load_loses_no_request(start):
     found = under_load(port, 32, 20)
     stopper.join()
     assert set(found["statuses"]) == {200} and not found["wrong"] and process.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    "A run folder of a model that has learned nothing."
+    from course_lib.models import load
+    from course_lib.runs import save_model
+    folder = tmp_path_factory.mktemp("served") / "run"
+    model, tokenizer = load("tiny-gpt2", labels=["no", "yes"])
+    save_model(folder / "model", model, tokenizer)
+    recipe = {"task": "text-classification", "classes": {"no": 1, "yes": 1}, "max_length": 64}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    return folder
+
+
+def serving(run, **environment): # (process, what it has logged, filled while it runs)
+    code = f"from course_lib.serving import serve; serve({str(run)!r}, port=0)"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+    said = []
+    threading.Thread(target=lambda: said.extend(process.stderr), daemon=True).start()
+    return process, said
+
+
+def test_serve_lives_before_it_is_ready_and_asks_for_its_token(run):
+    process, said = serving(run, COURSE_TOKEN="open-sesame")
+    try:
+        until(lambda: said)
+        address = json.loads(said[0])["url"]
+        with httpx.Client(base_url=address) as client:
+            assert client.get("/health").status_code == 200
+            early = client.get("/ready")
+            assert error_of(early) == 503 and early.headers["Retry-After"] == "1"
+            until(lambda: client.get("/ready").status_code == 200, seconds=60)
+            assert error_of(client.post("/predict", json={"text": "a"})) == 401
+            key = {"Authorization": "Bearer open-sesame"}
+            reply = client.post("/predict", json={"text": "a"}, headers=key).json()
+        assert reply["model"] == "run" and set(reply["answers"][0]["scores"]) == {"no", "yes"}
+        process.terminate()
+        assert process.wait(20) == 0
+        until(lambda: json.loads(said[-1])["event"] == "stopped")
+        assert not any("open-sesame" in line for line in said)
+    finally: process.kill()
+
+
+def test_a_model_that_can_t_be_loaded_ends_the_server(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/model/model.safetensors").write_bytes(b"no weights")
+    process, said = serving(tmp_path / "run")
+    try: assert process.wait(60) != 0
+    finally: process.kill()
+    until(lambda: any("InputError" in line and " – " in line for line in said))
+
+
+def test_without_the_extra_a_line_says_what_to_install():
+    code = "import sys; sys.modules['fastapi'] = None; import course_lib.serving"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode and "pip install 'course-lib[serve]'" in done.stderr.splitlines()[-1]
