@@ -238,7 +238,6 @@ def test_exports_of_other_weights_aren_t_compared(onnx, tmp_path):
     assert "was not made from" in one_line(error)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name, task, classes, texts", [
     ("tiny-bert", "text-classification", ["a", "b"], TEXTS),
     ("tiny-bert", "token-classification", ["O", "B-PER", "I-PER"], ["Ada met Grace in Paris."]),
