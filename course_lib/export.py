@@ -6,17 +6,18 @@
 __all__ = ['KINDS', 'LIBRARIES', 'CAUSAL_ONLY', 'HARD', 'PRE_TOKENIZERS', 'WRITERS', 'READERS', 'RECORDS', 'to_onnx',
            'quiet_tracing', 'needed', 'open_session', 'reading_graph', 'round_to_int8', 'quantize_graph', 'source_of',
            'check_kind', 'check_out', 'folder_at_once', 'hard_texts', 'cut_differently', 'check_tokenizer',
-           'write_onnx', 'write_int8', 'sha256', 'digests', 'weights_fingerprint', 'export', 'versions', 'check_export',
-           'Exported', 'softmax', 'as_answer', 'plain_tokenizer', 'OnnxModel', 'generation_config', 'load_export',
-           'cache_shape', 'nothing_before', 'seen_as_bias', 'writing_graph', 'write_greedily', 'write_ctranslate2',
-           'epsilon_of', 'CTranslate2Model', 'plain_pieces', 'gguf_array', 'pre_tokenizer_name', 'add_sizes',
-           'add_vocabulary', 'write_gguf', 'read_gguf', 'Original', 'megabytes', 'median_ms', 'share',
-           'check_same_weights', 'compare_exports', 'write_each', 'compare_writing', 'film_run', 'film_rows',
-           'export_once', 'chat_exports', 'chat_prompts', 'greedy_once']
+           'check_graph', 'write_onnx', 'write_int8', 'sha256', 'digests', 'weights_fingerprint', 'export', 'versions',
+           'check_export', 'Exported', 'class_logits', 'softmax', 'as_answer', 'plain_tokenizer', 'InPlace',
+           'generation_config', 'OnnxModel', 'load_export', 'cache_shape', 'nothing_before', 'seen_as_bias',
+           'writing_graph', 'write_greedily', 'write_ctranslate2', 'epsilon_of', 'CTranslate2Model', 'plain_pieces',
+           'check_greedy', 'gguf_array', 'pre_tokenizer_name', 'add_sizes', 'add_vocabulary', 'write_gguf', 'read_gguf',
+           'Original', 'megabytes', 'median_ms', 'share', 'check_same_weights', 'compare_exports', 'beside',
+           'write_each', 'compare_writing', 'scratch_folder', 'film_run', 'film_rows', 'export_once', 'chat_exports',
+           'chat_prompts', 'greedy_once']
 
-# %% ../nbs/21_export.ipynb #8590287f
-import hashlib, importlib.metadata, logging, os, shutil, tempfile, time, warnings
-from contextlib import contextmanager
+# %% ../nbs/21_export.ipynb #6905a4f4
+import atexit, hashlib, importlib.metadata, io, logging, os, shutil, tempfile, time, warnings
+from contextlib import contextmanager, redirect_stderr
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +31,7 @@ from .files import (
     exists, is_file, new_folders, read_json_file, shipped, try_place, write_json, writing)
 from .recipe import check_run, check_texts, unknown
 
-# %% ../nbs/21_export.ipynb #5e3a9014
+# %% ../nbs/21_export.ipynb #8ac1ad8e
 def to_onnx(path, graph, # a torch.nn.Module
             inputs: dict, # name -> example
             outputs: list, # their names
@@ -45,6 +46,7 @@ def to_onnx(path, graph, # a torch.nn.Module
     large = sum(p.numel() for p in graph.parameters()) > 450_000_000 # one file holds 2 GB
     program.save(path, external_data=large)
 
+# %% ../nbs/21_export.ipynb #e499ee9c
 @contextmanager
 def quiet_tracing():
     "Without the exporter's remarks about packages that aren't needed here."
@@ -55,7 +57,7 @@ def quiet_tracing():
         with warnings.catch_warnings(action="ignore"): yield
     finally: logger.setLevel(level)
 
-# %% ../nbs/21_export.ipynb #59d4fc1e
+# %% ../nbs/21_export.ipynb #2a3c81a4
 def needed(name: str): # a module
     "A library of the extra `export`; raises InputError if it isn't installed."
     try: return import_module(name)
@@ -70,7 +72,7 @@ def open_session(path): # an onnxruntime.InferenceSession
     options.log_severity_level = 3
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-# %% ../nbs/21_export.ipynb #a4b4e825
+# %% ../nbs/21_export.ipynb #214f81cb
 def reading_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     "A model that labels texts, tokens or spans, as a function of ids and mask alone."
     import torch
@@ -90,14 +92,14 @@ def reading_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     vary = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest_text(model))}
     return Reading(), inputs, outputs, {name: vary for name in inputs}
 
-# %% ../nbs/21_export.ipynb #3e2ae09f
+# %% ../nbs/21_export.ipynb #b1e1b8ad
 def round_to_int8(weight: np.ndarray, # (inputs, outputs)
                  ) -> tuple: # (int8 numbers, a scale for each output)
     "Each column as whole numbers from -127 to 127, times a scale."
     scale = abs(weight).max(0) / np.float32(127)
     return np.round(weight / scale).astype(np.int8), scale
 
-# %% ../nbs/21_export.ipynb #e32f643e
+# %% ../nbs/21_export.ipynb #7a5977f0
 def quantize_graph(path, out) -> None:
     "An ONNX file with its matrices in eight bits; what they are multiplied with is rounded, too."
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -109,7 +111,7 @@ def quantize_graph(path, out) -> None:
     try: quantize_dynamic(whole, str(out), weight_type=QuantType.QInt8, per_channel=True)
     finally: root.setLevel(level)
 
-# %% ../nbs/21_export.ipynb #e103b36f
+# %% ../nbs/21_export.ipynb #b8ce476d
 KINDS = ("onnx", "onnx-int8", "gguf", "ctranslate2")
 LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("gguf",),
              "onnx-int8": ("onnx", "onnxscript", "onnxruntime"), "ctranslate2": ("ctranslate2",)}
@@ -127,7 +129,7 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
         return Path(run) / "model", {key: recipe[key] for key in ("task", "classes", "max_length")}
     return folder, {"task": "text-generation", "classes": {}, "max_length": None}
 
-# %% ../nbs/21_export.ipynb #93c8f33c
+# %% ../nbs/21_export.ipynb #c41b6874
 def check_kind(run, folder: Path, kind: str) -> None:
     "Raise InputError for a format that isn't known, or that can't carry this model."
     if kind not in KINDS: raise unknown("kind", kind, KINDS)
@@ -142,7 +144,7 @@ def check_kind(run, folder: Path, kind: str) -> None:
         problem = f"is a {name}; {kind} carries models that write, of {' and '.join(families)}"
         raise InputError(f"{run} – {problem} – export it as kind='onnx'")
 
-# %% ../nbs/21_export.ipynb #f4cd1daa
+# %% ../nbs/21_export.ipynb #1932f916
 def check_out(out: Path, run, folder: Path, force: bool) -> None:
     "Raise InputError if an export can't be written there; nothing but an export is replaced."
     places = [Path(p).resolve() for p in (out, folder, run if exists(run) else folder)]
@@ -158,7 +160,7 @@ def check_out(out: Path, run, folder: Path, force: bool) -> None:
             raise InputError(f"{out} – is there already – {advice}")
     try_place(out.parent / f".{out.name}.tmp")
 
-# %% ../nbs/21_export.ipynb #2d2c9c86
+# %% ../nbs/21_export.ipynb #b3a5e9ab
 @contextmanager
 def folder_at_once(out: Path): # yields a hidden folder
     "Write a folder so that the old or the whole new one is there; InputError if the disk refuses."
@@ -176,15 +178,15 @@ def folder_at_once(out: Path): # yields a hidden folder
         finally:
             for left in (work, old): shutil.rmtree(left, ignore_errors=True)
 
-# %% ../nbs/21_export.ipynb #436429bb
-HARD = ["", " ", "\n\t", "It's 3.14 — naïve, ÉCLAIR!", "🤷🏽‍♀️👍", "这部电影很好看。", "\ufeffa\u200bb\x00c",
-        "a" * 300, "don't  stop   "]
+# %% ../nbs/21_export.ipynb #68bd2b17
+HARD = ["", " ", "\n\t", "a" * 300, "don't  stop   ", "It's 3.14 — naïve, ÉCLAIR!", "🤷🏽‍♀️👍",
+        "这部电影很好看。", "\ufeffa\u200bb\x00c"]
 
 def hard_texts(tokenizer) -> list:
     "Texts that two tokenizers would be likely to cut differently."
     marks = "".join(f"a{token} b" for token in tokenizer.all_special_tokens)
     if not tokenizer.chat_template: return [*HARD, marks]
-    asked = [{"role": "user", "content": HARD[4]}, {"role": "assistant", "content": HARD[5]}]
+    asked = [{"role": "user", "content": HARD[6]}, {"role": "assistant", "content": HARD[7]}]
     return [*HARD, marks, tokenizer.apply_chat_template(asked, tokenize=False)]
 
 def cut_differently(tokenizer, ids_of) -> list: # of texts; ids_of: text -> ids
@@ -192,7 +194,7 @@ def cut_differently(tokenizer, ids_of) -> list: # of texts; ids_of: text -> ids
     return [text for text in hard_texts(tokenizer)
             if list(ids_of(text)) != tokenizer(text, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_export.ipynb #4979c740
+# %% ../nbs/21_export.ipynb #2fc55fec
 def check_tokenizer(folder: Path, tokenizer) -> None:
     "Raise InputError if the tokenizer in a folder isn't the same, with tokens and template."
     from tokenizers import Tokenizer
@@ -208,13 +210,38 @@ def check_tokenizer(folder: Path, tokenizer) -> None:
     raise InputError(f"{folder.name} – its tokenizer.json isn't all of the tokenizer:"
                      f" {problems[0]} – use the run folder itself")
 
-# %% ../nbs/21_export.ipynb #6e5c80dc
+# %% ../nbs/21_export.ipynb #ced153ef
+def check_graph(model, tokenizer, folder: Path) -> None:
+    "Raise InputError if the graph gives other numbers than the model, to texts padded behind."
+    import torch
+    texts = ["Good.", "A longer text than the other, which is padded, and longer than the example."]
+    batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.inference_mode(): wanted = model(**inputs)
+    found, filled = OnnxModel(folder)(**inputs), batch["attention_mask"].bool()
+    for name in {*found} - {"present"}:
+        ours, theirs = found[name], wanted[name]
+        if ours.shape[:2] == filled.shape: ours, theirs = ours[filled], theirs[filled]
+        off = (ours - theirs).abs().max().item()
+        if off < 1e-4 * max(1, theirs.abs().max().item()): continue
+        problem = f"the graph gives other {name} than the model (by {off:.2g})"
+        raise InputError(f"{model.config.model_type} – {problem} – use the run folder itself")
+
+# %% ../nbs/21_export.ipynb #a3d36a69
 def write_onnx(model, tokenizer, folder: Path) -> dict:
-    "model.onnx: the graph with its weights in 32 bits."
+    "model.onnx: the graph with its weights in 32 bits; InputError for one that is wrong."
+    import torch
     model.set_attn_implementation("sdpa")
-    model._forward_pre_hooks.clear() # the readers below pad behind the text
+    hooks = dict(model._forward_pre_hooks) # they look into the batch, which a graph can't
+    model._forward_pre_hooks.clear()
     graph = writing_graph if model.can_generate() else reading_graph
-    to_onnx(folder / "model.onnx", *graph(model))
+    try: to_onnx(folder / "model.onnx", *graph(model))
+    except torch.onnx.OnnxExporterError as e:
+        why = " ".join(str(e.__cause__ or e).split())[:80]
+        raise InputError(f"{model.config.model_type} – this family can't be traced ({why})"
+                         " – use the run folder itself") from e
+    model._forward_pre_hooks.update(hooks)
+    check_graph(model, tokenizer, folder)
     return {}
 
 def write_int8(model, tokenizer, folder: Path) -> dict:
@@ -225,7 +252,7 @@ def write_int8(model, tokenizer, folder: Path) -> dict:
     (folder / "whole.onnx").unlink()
     return {}
 
-# %% ../nbs/21_export.ipynb #7b794104
+# %% ../nbs/21_export.ipynb #24173d34
 def sha256(path) -> str:
     "The SHA-256 of a file, in hexadecimal digits."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
@@ -240,7 +267,7 @@ def weights_fingerprint(folder: Path) -> str: # 16 digits
     parts = [sha256(path) for path in sorted(Path(folder).glob("*.safetensors"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
-# %% ../nbs/21_export.ipynb #44f530a0
+# %% ../nbs/21_export.ipynb #16716f5c
 def export(
     run, # a run folder, or the name of a model that writes: smollm2, tiny-gpt2
     out, # the folder to be written
@@ -269,12 +296,13 @@ def export(
         write_json(work / "export.json", manifest)
     return manifest
 
+# %% ../nbs/21_export.ipynb #42d05196
 def versions(kind: str) -> dict: # library -> version
     "What an export was made with."
     names = ("torch", "transformers", "tokenizers", *LIBRARIES[kind])
     return {name: importlib.metadata.version(name) for name in names}
 
-# %% ../nbs/21_export.ipynb #7c735c1a
+# %% ../nbs/21_export.ipynb #828dd91a
 def check_export(folder) -> dict: # the content of export.json
     "Raise InputError for a folder that is no export, or whose files aren't those it was made with."
     folder = Path(folder)
@@ -292,7 +320,7 @@ def check_export(folder) -> dict: # the content of export.json
         raise InputError(f"{folder} – {changed[0]} isn't the file it was made with – {advice}")
     return manifest
 
-# %% ../nbs/21_export.ipynb #9fbc23f4
+# %% ../nbs/21_export.ipynb #19e6c042
 class Exported:
     "An export that answers texts as its run does; raises InputError for a damaged folder."
     def __init__(self, folder):
@@ -312,14 +340,8 @@ class Exported:
     def probabilities(self, texts: list, batch_size: int = 64) -> np.ndarray: # (texts, classes)
         "Probabilities of a classifier, without PyTorch."
         parts = [texts[i:i + batch_size] for i in range(0, len(texts), batch_size)]
-        return softmax(np.concatenate([self.logits(part) for part in parts]))
-
-    def logits(self, texts: list) -> np.ndarray: # (texts, classes)
-        "One batch, padded behind the texts."
-        rows = self.tokenizer.encode_batch(texts)
-        batch = {"input_ids": [row.ids for row in rows],
-                 "attention_mask": [row.attention_mask for row in rows]}
-        return self.session.run(None, {name: np.array(own) for name, own in batch.items()})[0]
+        logits = [class_logits(self.session, self.tokenizer, part) for part in parts]
+        return softmax(np.concatenate(logits))
 
     @cached_property
     def session(self): return open_session(self.folder / "model.onnx")
@@ -330,7 +352,14 @@ class Exported:
     @cached_property
     def loaded(self): return load_export(self.folder)
 
-# %% ../nbs/21_export.ipynb #c0aedae8
+# %% ../nbs/21_export.ipynb #ed711985
+def class_logits(session, tokenizer, texts: list) -> np.ndarray: # (texts, classes)
+    "The logits of one batch, padded behind the texts."
+    rows = tokenizer.encode_batch(texts)
+    batch = {"input_ids": [row.ids for row in rows],
+             "attention_mask": [row.attention_mask for row in rows]}
+    return session.run(None, {name: np.array(own) for name, own in batch.items()})[0]
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     "Logits as probabilities, row by row."
     exp = np.exp(logits - logits.max(-1, keepdims=True))
@@ -342,6 +371,7 @@ def as_answer(text: str, names: list, shares: np.ndarray) -> dict:
     label = names[int(shares.argmax())]
     return {"text": text, "label": label, "score": scores[label], "scores": scores}
 
+# %% ../nbs/21_export.ipynb #547be3a9
 def plain_tokenizer(folder: Path, max_length: int): # a tokenizers.Tokenizer
     "The tokenizer of an export without transformers: cuts long texts, pads behind short ones."
     from tokenizers import Tokenizer
@@ -353,44 +383,50 @@ def plain_tokenizer(folder: Path, max_length: int): # a tokenizers.Tokenizer
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(filling), pad_token=filling)
     return tokenizer
 
-# %% ../nbs/21_export.ipynb #60f4c94f
-class OnnxModel:
-    "A graph in a model's place: called as transformers calls a model."
+# %% ../nbs/21_export.ipynb #a8a1792e
+class InPlace:
+    "What may stand in a model's place: configuration, device, and a mode that changes nothing."
     training = False
 
     def __init__(self, folder):
         import torch
         from transformers import AutoConfig
+        self.folder, self.base_model = Path(folder), self
         self.config, self.device = AutoConfig.from_pretrained(folder), torch.device("cpu")
-        self.generation_config, self.base_model = generation_config(folder), self
-        self.session = open_session(Path(folder) / "model.onnx")
-        self.names = [output.name for output in self.session.get_outputs()]
+        self.generation_config = generation_config(folder)
 
     def eval(self): return self
 
     def train(self, mode: bool = True): return self
 
-    def can_generate(self) -> bool: return "present" in self.names
-
-    def __call__(self, input_ids, attention_mask=None, **more):
-        import torch
-        from transformers.utils import ModelOutput
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
-        if self.can_generate(): feed |= nothing_before(self.config, len(input_ids))
-        found = zip(self.names, self.session.run(None, feed))
-        return ModelOutput({name: torch.from_numpy(own) for name, own in found})
-
-    def generate(self, input_ids, attention_mask=None, **how): # ids with what was written
-        return write_greedily(self, input_ids, attention_mask, **how)
-
-# %% ../nbs/21_export.ipynb #6bdd9651
+# %% ../nbs/21_export.ipynb #343607ae
 def generation_config(folder): # None for a model that doesn't write
     "What a model brings along for writing, its end tokens for instance."
     from transformers import GenerationConfig
     if is_file(Path(folder) / "generation_config.json"):
         return GenerationConfig.from_pretrained(folder)
 
+# %% ../nbs/21_export.ipynb #5b240355
+class OnnxModel(InPlace):
+    "A graph in a model's place: called as transformers calls a model."
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.session = open_session(self.folder / "model.onnx")
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def __call__(self, input_ids, attention_mask=None, **more):
+        import torch
+        from transformers.utils import ModelOutput
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        feed = {"input_ids": input_ids.numpy(), "attention_mask": mask.numpy().astype(np.int64)}
+        if "present" in self.names: feed |= nothing_before(self.config, len(input_ids))
+        found = zip(self.names, self.session.run(None, feed))
+        return ModelOutput({name: torch.from_numpy(own) for name, own in found})
+
+    def generate(self, input_ids, attention_mask=None, **how): # ids with what was written
+        return write_greedily(self, input_ids, attention_mask, **how)
+
+# %% ../nbs/21_export.ipynb #5ca04cac
 def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBase, recipe)
     "What `load_run` gives, from an export; raises InputError for a damaged folder."
     from transformers import AutoTokenizer
@@ -398,7 +434,7 @@ def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBa
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return READERS[manifest["kind"]](Path(folder)), tokenizer, manifest["recipe"]
 
-# %% ../nbs/21_export.ipynb #68cda50c
+# %% ../nbs/21_export.ipynb #799442b6
 def cache_shape(config, texts: int, tokens: int) -> tuple:
     "Sizes of all keys and values: layers, keys or values, texts, heads, tokens, width of a head."
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -418,7 +454,7 @@ def seen_as_bias(mask, known: int): # (texts, 1, new, all): 0, or very negative
     seen = before[None, None] & (mask[:, None, None, :] > 0)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
 
-# %% ../nbs/21_export.ipynb #5f20940e
+# %% ../nbs/21_export.ipynb #c1216234
 def writing_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     "A model that writes, with the keys and values of the past as an input and an output."
     import torch
@@ -445,13 +481,13 @@ def writing_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
              "past_mask": {0: batch, 1: known}, "past": {2: batch, 4: known}}
     return Writing(), inputs, ["logits", "present"], sizes
 
-# %% ../nbs/21_export.ipynb #e0b02684
+# %% ../nbs/21_export.ipynb #ad417142
 def write_greedily(model: OnnxModel, input_ids, attention_mask=None, *, max_new_tokens: int,
                    eos_token_id, # an id, or a list of them
                    pad_token_id: int, do_sample: bool = False): # ids with what was written
     "The likeliest token each time, with the cache handed on from call to call."
     import torch
-    if do_sample: raise InputError("do_sample=True – isn't done by a graph – write greedily")
+    check_greedy(do_sample)
     ids, ends = input_ids.numpy(), np.atleast_1d(eos_token_id)
     mask = np.ones_like(ids) if attention_mask is None else attention_mask.numpy().astype(np.int64)
     written, ended = [ids], np.zeros(len(ids), bool)
@@ -467,7 +503,7 @@ def write_greedily(model: OnnxModel, input_ids, attention_mask=None, *, max_new_
                 "past": present}
     return torch.from_numpy(np.concatenate(written, 1))
 
-# %% ../nbs/21_export.ipynb #09a830a3
+# %% ../nbs/21_export.ipynb #57a59bcd
 def write_ctranslate2(model, tokenizer, folder: Path) -> dict:
     "The files of a CTranslate2 generator, in 32 bits."
     from ctranslate2.converters import TransformersConverter
@@ -485,48 +521,47 @@ def epsilon_of(config) -> float:
     "The small number in a model's norms."
     return getattr(config, "rms_norm_eps", None) or config.layer_norm_epsilon
 
-# %% ../nbs/21_export.ipynb #fdb84142
-class CTranslate2Model:
+# %% ../nbs/21_export.ipynb #fc6420fb
+class CTranslate2Model(InPlace):
     "A CTranslate2 generator in a model's place; it only writes."
-    training = False
-
     def __init__(self, folder):
-        import torch
-        from transformers import AutoConfig
-        self.config, self.device = AutoConfig.from_pretrained(folder), torch.device("cpu")
-        self.generation_config, self.base_model = generation_config(folder), self
-        where = str(Path(folder) / "ctranslate2")
+        super().__init__(folder)
+        where = str(self.folder / "ctranslate2")
         self.generator = needed("ctranslate2").Generator(where, intra_threads=1)
         self.pieces = plain_pieces(folder)
-
-    def eval(self): return self
-
-    def train(self, mode: bool = True): return self
 
     def generate(self, input_ids, attention_mask=None, *, max_new_tokens: int, eos_token_id,
                  pad_token_id: int, do_sample: bool = False): # ids with what was written
         import torch
         from torch.nn.utils.rnn import pad_sequence
-        if do_sample: raise InputError("do_sample=True – isn't done here – write greedily")
+        check_greedy(do_sample)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         ends = np.atleast_1d(eos_token_id).tolist()
-        written = []
-        for ids, kept in zip(input_ids, mask.bool()):
-            prompt = [self.pieces[i] for i in ids[kept].tolist()]
-            found = self.generator.generate_batch(
-                [prompt], max_length=max_new_tokens, sampling_topk=1, end_token=ends,
-                include_prompt_in_result=False, return_end_token=True)[0]
-            written.append(torch.tensor(found.sequences_ids[0], dtype=torch.long))
+        written = [torch.tensor(self.write(ids[kept].tolist(), ends, max_new_tokens))
+                   for ids, kept in zip(input_ids, mask.bool())]
         behind = pad_sequence(written, batch_first=True, padding_value=pad_token_id)
         return torch.cat([input_ids, behind], 1)
 
+    def write(self, ids: list, ends: list, longest: int) -> list: # of ids
+        "What is written behind one prompt, with its end token."
+        found = self.generator.generate_batch(
+            [[self.pieces[i] for i in ids]], max_length=longest, sampling_topk=1, end_token=ends,
+            include_prompt_in_result=False, return_end_token=True)
+        return found[0].sequences_ids[0]
+
+# %% ../nbs/21_export.ipynb #cc562012
 def plain_pieces(folder) -> list: # id -> token
     "All tokens in the order of their ids."
     from tokenizers import Tokenizer
     vocabulary = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")).get_vocab()
     return sorted(vocabulary, key=vocabulary.get)
 
-# %% ../nbs/21_export.ipynb #d729a896
+def check_greedy(do_sample: bool) -> None:
+    "Raise InputError if tokens are to be drawn."
+    if not do_sample: return
+    raise InputError("do_sample=True – isn't done by an export – let it write greedily")
+
+# %% ../nbs/21_export.ipynb #90c0ee61
 def gguf_array(model, name: str, weight) -> np.ndarray:
     "A weight as GGUF keeps it."
     from transformers.pytorch_utils import Conv1D
@@ -540,7 +575,7 @@ def gguf_array(model, name: str, weight) -> np.ndarray:
         array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
     return np.ascontiguousarray(array)
 
-# %% ../nbs/21_export.ipynb #4b313900
+# %% ../nbs/21_export.ipynb #d47825ca
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
 
 def pre_tokenizer_name(tokenizer: dict) -> str: # the content of tokenizer.json
@@ -567,7 +602,7 @@ def add_sizes(writer, config) -> None:
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(cache_shape(config, 1, 1)[-1])
 
-# %% ../nbs/21_export.ipynb #b157d999
+# %% ../nbs/21_export.ipynb #e8d724d2
 def add_vocabulary(writer, tokenizer, size: int) -> None:
     "Tokens, merges, special tokens and chat template, under GGUF's names."
     import json
@@ -586,7 +621,7 @@ def add_vocabulary(writer, tokenizer, size: int) -> None:
         if number is not None: getattr(writer, f"add_{name}_token_id")(number)
     if tokenizer.chat_template: writer.add_chat_template(tokenizer.chat_template)
 
-# %% ../nbs/21_export.ipynb #5566253e
+# %% ../nbs/21_export.ipynb #f9c73144
 def write_gguf(model, tokenizer, folder: Path) -> dict:
     "model.gguf in 32 bits; says for how many hard texts its own tokenizer gives other ids."
     import gguf
@@ -616,14 +651,14 @@ def write_gguf(model, tokenizer, folder: Path) -> dict:
     return {"tokenizer_inside": {"hard_texts": len(hard_texts(tokenizer)),
                                  "cut_differently": len(different)}}
 
-# %% ../nbs/21_export.ipynb #05ee2d76
+# %% ../nbs/21_export.ipynb #bdebaf85
 def read_gguf(folder: Path): # a PreTrainedModel
     "The model in model.gguf, read by transformers."
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from course_lib.loading import quiet
     needed("gguf")
-    with quiet():
+    with quiet(), redirect_stderr(io.StringIO()): # it shows a bar of its own
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file="model.gguf", config=AutoConfig.from_pretrained(folder),
             dtype=torch.float32)
@@ -635,7 +670,7 @@ WRITERS = {"onnx": write_onnx, "onnx-int8": write_int8, "gguf": write_gguf,
 READERS = {"onnx": OnnxModel, "onnx-int8": OnnxModel, "gguf": read_gguf,
            "ctranslate2": CTranslate2Model}
 
-# %% ../nbs/21_export.ipynb #fba9d164
+# %% ../nbs/21_export.ipynb #717d3202
 class Original:
     "A run, asked in the same way as its exports."
     def __init__(self, run):
@@ -652,7 +687,7 @@ class Original:
         rows = [{"input_ids": own} for own in ids]
         return softmax(predict_logits(model, rows, batch_size).numpy())
 
-# %% ../nbs/21_export.ipynb #1877495a
+# %% ../nbs/21_export.ipynb #c0cd9661
 def megabytes(folder) -> float:
     "All files of a folder together."
     return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e6
@@ -667,7 +702,7 @@ def median_ms(readers: dict, texts: list) -> dict: # name -> milliseconds a text
             taken[name].append(1000 * (time.perf_counter() - start))
     return {name: float(np.median(own)) for name, own in taken.items()}
 
-# %% ../nbs/21_export.ipynb #1022dda4
+# %% ../nbs/21_export.ipynb #3427e3bf
 def share(k: int, n: int, name: str) -> dict: # three columns of a table
     "A share with its interval (Wilson, 95 %)."
     from course_lib.evaluation import wilson_interval
@@ -682,7 +717,7 @@ def check_same_weights(run, readers: dict) -> None: # kind -> Exported
         if reader.manifest["made_from"] == made_from: continue
         raise InputError(f"{reader.folder} – was not made from {run} – export that run")
 
-# %% ../nbs/21_export.ipynb #3dba9b0c
+# %% ../nbs/21_export.ipynb #9264bfa4
 def compare_exports(
     run, exports: list, # a run folder and exports of it
     rows, # a Dataset with `text` and `label`, whose classes are those of the run
@@ -701,16 +736,21 @@ def compare_exports(
     texts, labels = list(rows["text"]), np.array(rows["label"][:])
     shares = {name: reader.probabilities(texts) for name, reader in readers.items()}
     ms = median_ms(readers, texts[:timed])
-    first, found = shares["safetensors"], []
-    for name, own in shares.items():
-        right, flips = own.argmax(1) == labels, own.argmax(1) != first.argmax(1)
-        found.append({"file": name, "MB": megabytes(readers[name].folder), "ms a text": ms[name],
-                      "n": len(labels), **share(right.sum(), len(labels), "accuracy"),
-                      "flips": int(flips.sum()), **share(flips.sum(), len(labels), "flip rate"),
-                      "largest difference": float(abs(own - first).max())})
+    found = [{"file": name, "MB": megabytes(reader.folder), "ms a text": ms[name],
+              **beside(shares["safetensors"], shares[name], labels)}
+             for name, reader in readers.items()]
     return pd.DataFrame(found).set_index("file")
 
-# %% ../nbs/21_export.ipynb #5e09f45f
+# %% ../nbs/21_export.ipynb #1682418d
+def beside(first: np.ndarray, own: np.ndarray, # probabilities, (texts, classes)
+           labels: np.ndarray) -> dict: # columns of the table
+    "Accuracy of the second, and its differences from the first."
+    right, flips = own.argmax(1) == labels, own.argmax(1) != first.argmax(1)
+    return {"n": len(labels), **share(right.sum(), len(labels), "accuracy"),
+            "flips": int(flips.sum()), **share(flips.sum(), len(labels), "flip rate"),
+            "largest difference": float(abs(own - first).max())}
+
+# %% ../nbs/21_export.ipynb #9a23966b
 def write_each(models: dict, prompts: list, ends: list, filling: int,
                max_new_tokens: int) -> tuple: # {name: lists of ids}, {name: seconds}
     "What each model writes to each prompt, asked in turn."
@@ -727,7 +767,7 @@ def write_each(models: dict, prompts: list, ends: list, filling: int,
             written[name].append(found[0, len(prompt):].tolist())
     return written, seconds
 
-# %% ../nbs/21_export.ipynb #203d6f3c
+# %% ../nbs/21_export.ipynb #20f93eaa
 def compare_writing(
     run, exports: list, # a run folder or the name of a model, and exports of it
     prompts: list, # of lists of ids
@@ -753,13 +793,19 @@ def compare_writing(
                       "same": same, **share(same, len(prompts), "share")})
     return pd.DataFrame(found).set_index("file")
 
-# %% ../nbs/21_export.ipynb #6e525cfb
+# %% ../nbs/21_export.ipynb #f8e407b2
+def scratch_folder() -> Path:
+    "A new folder that is gone when Python ends."
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
 @lru_cache(1)
 def film_run() -> Path: # a run folder
     "tiny-gpt2 trained on sentences from film reviews; InputError without COURSE_REAL_DATA."
     from course_lib.recipe import Recipe
     from course_lib.runs import fine_tune
-    run = Path(tempfile.mkdtemp()) / "run"
+    run = scratch_folder() / "run"
     recipe = Recipe(data=str(film_rows("train")), test=str(film_rows("validation")), epochs=2,
                     max_train_samples=3000)
     fine_tune(recipe, run, progress=False)
@@ -772,6 +818,7 @@ def film_rows(part: str) -> Path: # a table
     raise InputError(f"{path.name} – isn't there – let COURSE_REAL_DATA name a folder that has"
                      " rotten_tomatoes")
 
+# %% ../nbs/21_export.ipynb #3099b933
 def export_once(kind: str) -> dict: # {measure: number}
     "An export of that kind beside its original, on all validation sentences."
     from course_lib.tables import read_table
@@ -783,11 +830,11 @@ def export_once(kind: str) -> dict: # {measure: number}
     beside = original[["original MB", "original ms a text", "original accuracy"]]
     return {name: round(float(value), 6) for name, value in {**own, **beside}.items()}
 
-# %% ../nbs/21_export.ipynb #120e8d7c
+# %% ../nbs/21_export.ipynb #3da56ea7
 @lru_cache(1)
 def chat_exports() -> list: # of folders
     "SmolLM2 as ONNX and for CTranslate2, in 32 bits."
-    made = [Path(tempfile.mkdtemp()) / kind for kind in ("onnx", "ctranslate2")]
+    made = [scratch_folder() / kind for kind in ("onnx", "ctranslate2")]
     for out in made: export("smollm2", out, out.name)
     return made
 
@@ -800,6 +847,7 @@ def chat_prompts(tokenizer, first: int, n: int) -> list: # of lists of ids
     openings = [m[:1 + (m[0]["role"] == "system")] for m in asked]
     return [chat_ids(tokenizer, messages) for messages in openings]
 
+# %% ../nbs/21_export.ipynb #783a2b11
 def greedy_once(part: int, prompts: int = 25) -> dict: # {measure: number}
     "To how many prompts SmolLM2 writes the same 32 tokens in every form."
     from transformers import AutoTokenizer
@@ -811,6 +859,6 @@ def greedy_once(part: int, prompts: int = 25) -> dict: # {measure: number}
              for name, short in names.items()}
     return {"n": prompts, "tokens": int(table.loc["safetensors", "tokens"]), **found}
 
-# %% ../nbs/21_export.ipynb #197b85b8
+# %% ../nbs/21_export.ipynb #7b471ea4
 RECORDS = {"exports": (export_once, [{"kind": kind} for kind in ("onnx", "onnx-int8")]),
            "greedy": (greedy_once, [{"part": part} for part in range(8)])} # `course record NAME`

@@ -329,3 +329,22 @@ def test_sampling_is_refused(writer, tmp_path):
         model.generate(torch.tensor([[5]]), max_new_tokens=1, eos_token_id=0, pad_token_id=1,
                        do_sample=True)
     one_line(error)
+
+
+def test_a_wrong_graph_is_refused(run, tmp_path, monkeypatch):
+    other = write_run(tmp_path / "other", "tiny-gpt2", "text-classification", ["a", "b", "c"])
+    model, _ = load(str(other / "model"), labels=["a", "b", "c"])
+    with torch.no_grad(): model.score.weight += 0.1
+    wrong = exporting.reading_graph(model)
+    monkeypatch.setattr(exporting, "reading_graph", lambda model: wrong)
+    with pytest.raises(InputError) as error: export(run, tmp_path / "out", "onnx")
+    assert "other logits" in one_line(error) and os.listdir(tmp_path) == ["other"]
+
+
+def test_what_can_t_be_traced_is_refused(run, tmp_path, monkeypatch):
+    class Decides(torch.nn.Module):
+        def forward(self, x): return x + 1 if x.sum() > 0 else x - 1
+    graph = Decides(), {"x": torch.ones(2)}, ["y"], {"x": {}}
+    monkeypatch.setattr(exporting, "reading_graph", lambda model: graph)
+    with pytest.raises(InputError) as error: export(run, tmp_path / "out", "onnx")
+    assert "can't be traced" in one_line(error) and not os.listdir(tmp_path)
