@@ -644,12 +644,13 @@ def in_options(message: str,
 
 def running(arguments: list) -> tuple: # (options, values) as `in_options` takes them
     "The options of the command that is running, and what they were set to."
-    command, name, rest = typer.main.get_command(app), "course", list(arguments)
+    command = typer.main.get_command(app)
+    rest = list(arguments)
     while hasattr(command, "commands"): # of a group such as `registry`, the command in it
         name = next((a for a in rest if not a.startswith("-")), None)
         if name not in command.commands: return {}, {}
         command, rest = command.commands[name], rest[rest.index(name) + 1:]
-    given = command.make_context(name, rest, resilient_parsing=True).params
+    given = command.make_context(command.name, rest, resilient_parsing=True).params
     flags = {p.name: [*p.opts, *p.secondary_opts] for p in command.params}
     return {name: f for name, f in flags.items() if f[0].startswith("--")}, given
 
