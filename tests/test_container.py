@@ -80,8 +80,13 @@ def test_the_server_has_no_rights():
 
 
 def test_no_secret_is_written_down():
-    environment = compose()["services"]["model"]["environment"]
-    assert environment["COURSE_TOKEN"].startswith("${COURSE_TOKEN:?")
+    both = compose()["services"]
+    assert both["model"]["secrets"] == both["prometheus"]["secrets"] == ["course_token"]
+    assert compose()["secrets"] == {"course_token": {"environment": "COURSE_TOKEN"}}
+    place = "/run/secrets/course_token"
+    assert both["model"]["command"][-2:] == ["--token-file", place]
+    scraped = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text())["scrape_configs"][0]
+    assert scraped["authorization"] == {"credentials_file": place}
     (token,) = container()["env"]
     assert token["name"] == "COURSE_TOKEN" and "value" not in token
     assert "TOKEN" not in DOCKERFILE
