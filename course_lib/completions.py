@@ -252,7 +252,8 @@ async def watch(request: Request, job: Job) -> None:
 
 async def events(line: Line, request: Request, job: Job, work: Callable) -> AsyncIterator:
     "What `work(say)` says in the line's thread, and then what it returns; raises what it raises."
-    loop, queue, end = asyncio.get_running_loop(), asyncio.Queue(), object()
+    loop = asyncio.get_running_loop()
+    queue, end = asyncio.Queue(), object()
     def say(item):
         with suppress(RuntimeError): # the loop has been closed: the server was stopped
             loop.call_soon_threadsafe(queue.put_nowait, item)
@@ -449,7 +450,8 @@ def chat_router(
     limits = limits or ChatLimits()
     tokenizer = copy.deepcopy(tokenizer) # its settings change while it works: no other thread's
     tokenizer.model_max_length = 10**9 # what is too long is refused here, not warned of there
-    router, line = APIRouter(route_class=Route, tags=["chat"]), Line(limits.waiting, thread)
+    line = Line(limits.waiting, thread)
+    router = APIRouter(route_class=Route, tags=["chat"])
     add_models(router, name)
     add_chat(router, line, model.eval(), tokenizer, name, limits)
     add_scores(router, line, model, tokenizer, name, limits)
