@@ -245,10 +245,11 @@ class Job:
         raise Refused(503, f"It took longer than {self.seconds:g} s.", code="timeout")
 
 # %% ../nbs/c_completions.ipynb #f031bbb2
-async def watch(request: Request, job: Job) -> None:
-    "Wait until the client has gone."
+async def watch(request: Request, job: Job, future: Future) -> None:
+    "Wait until the client has gone; what hasn't begun is called off, and its place is free."
     while (await request.receive())["type"] != "http.disconnect": pass
     job.wanted = False
+    future.cancel()
 
 async def events(line: Line, request: Request, job: Job, work: Callable) -> AsyncIterator:
     "What `work(say)` says in the line's thread, and then what it returns; raises what it raises."
@@ -259,9 +260,10 @@ async def events(line: Line, request: Request, job: Job, work: Callable) -> Asyn
             loop.call_soon_threadsafe(queue.put_nowait, item)
     future = line.call(work, say)
     future.add_done_callback(lambda _: say(end))
-    watcher = asyncio.ensure_future(watch(request, job))
+    watcher = asyncio.ensure_future(watch(request, job, future))
     try:
         while (item := await queue.get()) is not end: yield item
+        if future.cancelled(): raise Refused(503, "The client has gone.", code="gone")
         yield future.result()
     finally:
         job.wanted = False
