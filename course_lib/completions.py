@@ -245,22 +245,25 @@ class Job:
         raise Refused(503, f"It took longer than {self.seconds:g} s.", code="timeout")
 
 # %% ../nbs/c_completions.ipynb #f031bbb2
-async def watch(request: Request, job: Job) -> None:
-    "Wait until the client has gone."
+async def watch(request: Request, job: Job, future: Future) -> None:
+    "Wait until the client has gone; what hasn't begun is called off, and its place is free."
     while (await request.receive())["type"] != "http.disconnect": pass
     job.wanted = False
+    future.cancel()
 
 async def events(line: Line, request: Request, job: Job, work: Callable) -> AsyncIterator:
     "What `work(say)` says in the line's thread, and then what it returns; raises what it raises."
-    loop, queue, end = asyncio.get_running_loop(), asyncio.Queue(), object()
+    loop = asyncio.get_running_loop()
+    queue, end = asyncio.Queue(), object()
     def say(item):
         with suppress(RuntimeError): # the loop has been closed: the server was stopped
             loop.call_soon_threadsafe(queue.put_nowait, item)
     future = line.call(work, say)
     future.add_done_callback(lambda _: say(end))
-    watcher = asyncio.ensure_future(watch(request, job))
+    watcher = asyncio.ensure_future(watch(request, job, future))
     try:
         while (item := await queue.get()) is not end: yield item
+        if future.cancelled(): raise Refused(503, "The client has gone.", code="gone")
         yield future.result()
     finally:
         job.wanted = False
@@ -449,7 +452,8 @@ def chat_router(
     limits = limits or ChatLimits()
     tokenizer = copy.deepcopy(tokenizer) # its settings change while it works: no other thread's
     tokenizer.model_max_length = 10**9 # what is too long is refused here, not warned of there
-    router, line = APIRouter(route_class=Route, tags=["chat"]), Line(limits.waiting, thread)
+    line = Line(limits.waiting, thread)
+    router = APIRouter(route_class=Route, tags=["chat"])
     add_models(router, name)
     add_chat(router, line, model.eval(), tokenizer, name, limits)
     add_scores(router, line, model, tokenizer, name, limits)

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -538,6 +539,33 @@ def test_a_full_line_is_a_503_and_the_loop_stays_free(endless):
     lines.close()
     check_error(found[0], 503, code="busy")
     assert int(found[0].headers["Retry-After"]) > 0 and found[1].status_code == 200
+
+
+def test_who_gives_up_waiting_frees_a_place(endless):
+    with client_of(*endless, max_tokens=LONG, seconds=600, waiting=1) as client:
+        def waited(): # True if there was a place, until this client gave up
+            try: assert client.post(CHAT, json=body(), timeout=0.3).status_code == 503
+            except httpx.ReadTimeout: return True
+        with client.stream("POST", CHAT, json=body(max_tokens=LONG, stream=True)) as response:
+            lines = response.iter_lines()
+            next(lines)
+            for _ in range(3): until_true(waited)
+        lines.close()
+        until_true(lambda: client.post(CHAT, json=body()).status_code == 200)
+
+
+def test_a_thread_may_be_shared_with_others_who_use_the_model(tiny):
+    app, gate = fastapi.FastAPI(), threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        router = chat_router(*tiny, "tiny", ChatLimits(max_tokens=20), thread)
+        app.router.routes[:] = [*app.router.routes, *router.routes] # as where models are exchanged
+        other = thread.submit(gate.wait)
+        with serving(app) as address, httpx.Client(base_url=address) as client:
+            with pytest.raises(httpx.ReadTimeout): client.post(CHAT, json=body(), timeout=0.5)
+            assert client.get("/v1/models").status_code == 200 and not other.done()
+            gate.set()
+            assert client.post(CHAT, json=body(), timeout=60).status_code == 200
+            check_error(client.post(CHAT, json=body(n=2)), 422, "n")
 
 
 def test_clients_at_once_get_their_own_answers(tiny, client):
