@@ -10,7 +10,7 @@ __all__ = ['REPEATED', 'NUMBERS', 'SHUFFLES', 'IN_A_ROW', 'OURS', 'PAGE', 'unkno
            'validation_rows', 'reference_of_run', 'watch_file', 'evidence_against', 'confidence_sequence',
            'labels_until_below', 'same_answer', 'check_pair', 'Shadow', 'Canary']
 
-# %% ../nbs/21_monitoring.ipynb #6a5a94fb
+# %% ../nbs/21_monitoring.ipynb #a1a1fd2d
 import hashlib, html, json, queue, re, string, threading, time
 from base64 import b64encode
 from collections import Counter, deque
@@ -36,7 +36,7 @@ from .recipe import check_run
 from .runs import load_run, predict_texts, run_task
 from .show import COLORS, figure_png, new_figure
 
-# %% ../nbs/21_monitoring.ipynb #a46ca182
+# %% ../nbs/21_monitoring.ipynb #705cb81f
 @lru_cache(maxsize=8)
 def unknown_ids(tokenizer) -> frozenset: # of token ids
     "The tokens for what a vocabulary has no piece for: the unknown token, or a single byte."
@@ -57,7 +57,7 @@ def input_numbers(texts: list, tokenizer) -> pd.DataFrame: # a row a text
         "tokens_per_character": [len(own) / max(1, len(t)) for own, t in zip(ids, texts)],
         "unknown": [sum(i in strange for i in own) / max(1, len(own)) for own in ids]})
 
-# %% ../nbs/21_monitoring.ipynb #7d2c744a
+# %% ../nbs/21_monitoring.ipynb #5f36c0e8
 REPEATED = ("text", "question", "label") # fields of an answer that hold nothing written
 
 def answer_numbers(answers: list) -> pd.DataFrame: # a row an answer
@@ -70,7 +70,7 @@ def answer_numbers(answers: list) -> pd.DataFrame: # a row an answer
     if any(written): columns["answer_length"] = [len("".join(own)) for own in written]
     return pd.DataFrame(columns)
 
-# %% ../nbs/21_monitoring.ipynb #27f38557
+# %% ../nbs/21_monitoring.ipynb #0d13f765
 def random_map(model, size: int = 16, seed: int = 0) -> np.ndarray: # (width, size)
     "Random directions onto which a model's states are projected; distances stay roughly the same."
     width = model.get_input_embeddings().weight.shape[1]
@@ -87,7 +87,7 @@ def places(texts: list, tokenizer, model, directions: np.ndarray) -> np.ndarray:
                          f" {len(directions)} – make the reference with this model")
     return states @ directions
 
-# %% ../nbs/21_monitoring.ipynb #be19bf0f
+# %% ../nbs/21_monitoring.ipynb #b9780778
 def measure(texts: list, answers: list, # either a dict for each text, or none at all
             tokenizer, model, directions: np.ndarray,
             picked=None, # the rows to be placed; all by default
@@ -112,7 +112,7 @@ def spread(n: int, most: int) -> np.ndarray: # of row numbers
     "At most so many of n rows, evenly spaced."
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
 
-# %% ../nbs/21_monitoring.ipynb #170ed5e7
+# %% ../nbs/21_monitoring.ipynb #85679f76
 NUMBERS = ["length", "tokens_per_character", "unknown", "confidence", "answer_length"]
 
 def summary(table: pd.DataFrame, directions: np.ndarray) -> dict:
@@ -136,7 +136,7 @@ def reference(
     picked = spread(len(texts), placed)
     return summary(measure(texts, answers, tokenizer, model, directions, picked), directions)
 
-# %% ../nbs/21_monitoring.ipynb #de1e41cc
+# %% ../nbs/21_monitoring.ipynb #147ba323
 def psi(expected, found) -> float:
     "Population stability index of two histograms over the same bins, each with half a count more."
     p, q = (np.asarray(counts) + 0.5 for counts in (expected, found))
@@ -156,7 +156,7 @@ def number_drift(old, new) -> dict: # statistic, p_value, psi
     return {"statistic": float(test.statistic), "p_value": float(test.pvalue),
             "psi": psi(*in_tenths(old, new))}
 
-# %% ../nbs/21_monitoring.ipynb #d03d86df
+# %% ../nbs/21_monitoring.ipynb #7e0aa5f6
 def together(counts: np.ndarray) -> np.ndarray: # (2, classes), fewer of them
     "Counts of old and new, the rarest classes added up until each expects five or more."
     share = counts.sum(1).min() / counts.sum()
@@ -178,7 +178,7 @@ def label_drift(old: dict, new: dict) -> dict: # of {class: texts} -> statistic,
         found |= {"statistic": float(test.statistic), "p_value": float(test.pvalue)}
     return found
 
-# %% ../nbs/21_monitoring.ipynb #1074d3a4
+# %% ../nbs/21_monitoring.ipynb #ec4cd85a
 SHUFFLES = 999
 
 @lru_cache(maxsize=8)
@@ -204,7 +204,7 @@ def energy_drift(old, new) -> dict: # statistic, p_value, psi
     return {"statistic": float(energy[0]), "p_value": float(np.mean(energy >= energy[0] - 1e-6)),
             "psi": None}
 
-# %% ../nbs/21_monitoring.ipynb #581cc60d
+# %% ../nbs/21_monitoring.ipynb #3fe39509
 def holm(p_values) -> np.ndarray: # of the same length
     "Adjusted p-values: at most a share `a` of true families has one of them at or below `a`."
     p_values = np.asarray(p_values, float)
@@ -230,7 +230,7 @@ def compare_tables(known: dict, table: pd.DataFrame, alarm_rate: float = 0.01) -
     found["alarm"] = found["adjusted_p"] <= alarm_rate
     return found
 
-# %% ../nbs/21_monitoring.ipynb #825f1b63
+# %% ../nbs/21_monitoring.ipynb #cfa825eb
 def drift(
     known: dict, # what `reference` gave
     texts: list, answers: list, # answers may be empty: then only the texts are compared
@@ -246,7 +246,7 @@ def drift(
     table = measure(texts, answers, tokenizer, model, directions, spread(len(texts), placed))
     return compare_tables(known, table, alarm_rate)
 
-# %% ../nbs/21_monitoring.ipynb #9f9c7e18
+# %% ../nbs/21_monitoring.ipynb #f349ec78
 IN_A_ROW = 2
 
 def windows_until_alarm(known: dict, tables, # of measured texts, one a window
@@ -257,7 +257,7 @@ def windows_until_alarm(known: dict, tables, # of measured texts, one a window
         row = row + 1 if compare_tables(known, table, alarm_rate)["alarm"].any() else 0
         if row == IN_A_ROW: return i
 
-# %% ../nbs/21_monitoring.ipynb #6f9b8394
+# %% ../nbs/21_monitoring.ipynb #9c7ec819
 class Monitor:
     """Called with texts and answers, batch by batch; compares each window with the reference.
 
@@ -320,7 +320,7 @@ class Monitor:
             found[f"drift_statistic_{feature}"] = own["statistic"]
         return {**found, "drift_alarm": int(last["alarm"]), "drift_differs": int(last["differs"])}
 
-# %% ../nbs/21_monitoring.ipynb #c1f67642
+# %% ../nbs/21_monitoring.ipynb #488cb9bf
 def as_result(found: pd.DataFrame, # what `drift` gave
               window: int, texts: int, alarm: bool) -> dict: # fits into JSON
     "A compared window as a dictionary."
@@ -330,7 +330,7 @@ def as_result(found: pd.DataFrame, # what `drift` gave
             "texts": texts, "differs": bool(found["alarm"].any()), "alarm": alarm,
             "features": features}
 
-# %% ../nbs/21_monitoring.ipynb #79e1164e
+# %% ../nbs/21_monitoring.ipynb #68688ead
 def plot_windows(results: list): # Figure
     "The adjusted p-value of each feature, window by window."
     fig, ax = new_figure(width=8)
@@ -351,7 +351,7 @@ def describe_windows(results: list) -> str:
     return (f"{len(results)} windows; differing from the reference: {listed('differs')};"
             f" alarms: {listed('alarm')}.")
 
-# %% ../nbs/21_monitoring.ipynb #e26662f0
+# %% ../nbs/21_monitoring.ipynb #358fb0a9
 OURS = '<meta name="generator" content="course watch">'
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">{ours}<title>Drift</title>
@@ -381,7 +381,7 @@ def report_page(results: list, # of a Monitor, the last window is shown in full
         picture=b64encode(figure_png(plot_windows(results), told)).decode())
     write_atomically(out, lambda path: path.write_text(page, encoding="utf-8"))
 
-# %% ../nbs/21_monitoring.ipynb #116ff2e3
+# %% ../nbs/21_monitoring.ipynb #9eed447f
 def validation_rows(recipe: dict): # Dataset
     "The validation rows of a run; InputError if they are gone or have changed."
     asked = run_task(recipe["task"])
@@ -415,7 +415,7 @@ def watch_file(
     if out: report_page([as_result(found, 1, len(texts), differs)], out, force)
     return found
 
-# %% ../nbs/21_monitoring.ipynb #d9f4c729
+# %% ../nbs/21_monitoring.ipynb #c9bccb6d
 def evidence_against(p: float, right, n): # log of a ratio
     "How much likelier `right` of `n` are under all shares on average than under the share `p`."
     return betaln(right + 1, n - right + 1) - xlogy(right, p) - xlog1py(n - right, -p)
@@ -441,7 +441,7 @@ def labels_until_below(right, # whether each labelled answer was right, in the o
     found = (count / n < least) & (evidence_against(least, count, n) > -np.log(error))
     return int(found.argmax()) + 1 if found.any() else None
 
-# %% ../nbs/21_monitoring.ipynb #dabcec80
+# %% ../nbs/21_monitoring.ipynb #9e7c0c6b
 def same_answer(first: dict, second: dict) -> bool:
     "Whether two answers say the same: the same class, or all the same but for scores."
     if "label" in first: return first["label"] == second.get("label")
@@ -502,7 +502,7 @@ class Shadow:
             except queue.Empty: break
         self.batches.put(None)
 
-# %% ../nbs/21_monitoring.ipynb #7bf85e43
+# %% ../nbs/21_monitoring.ipynb #3fe7ca71
 class Canary:
     """Gives the answers of `other` to a share of the texts, chosen by a hash, and of `main` to all
     others, to failures, and once the trial is `stopped` (then a text that says why)."""
