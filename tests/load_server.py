@@ -161,7 +161,7 @@ def check(process, port: int, texts: list, expected: list, clients: int, seconds
     "Load, overload, end."
     drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
     def run(*how, **more): return uvloop.run(load(port, texts, expected, *how, **more))
-    run(clients, min(2, seconds), stop=never)
+    run(128, min(4, seconds), stop=never)      # the largest batches, so that memory is at its size
     before = memory(process.pid)
     spent = processor_time(process.pid)
     found = run(clients, seconds, stop=never)
