@@ -15,7 +15,7 @@ __all__ = ['KINDS', 'LIBRARIES', 'CAUSAL_ONLY', 'HARD', 'PRE_TOKENIZERS', 'WRITE
            'write_each', 'until_end', 'compare_writing', 'scratch_folder', 'film_run', 'film_rows', 'export_once',
            'chat_exports', 'chat_prompts', 'greedy_once']
 
-# %% ../nbs/21_export.ipynb #ca9a0e1d
+# %% ../nbs/21_export.ipynb #5dd02f98
 import atexit, hashlib, importlib.metadata, io, logging, os, shutil, tempfile, time, warnings
 from contextlib import contextmanager, redirect_stderr
 from functools import cached_property, lru_cache
@@ -31,7 +31,7 @@ from .files import (
     exists, is_file, new_folders, read_json_file, shipped, try_place, write_json, writing)
 from .recipe import check_run, check_texts, unknown
 
-# %% ../nbs/21_export.ipynb #3ef42f09
+# %% ../nbs/21_export.ipynb #64814225
 def to_onnx(path, graph, # a torch.nn.Module
             inputs: dict, # name -> example
             outputs: list, # their names
@@ -46,7 +46,7 @@ def to_onnx(path, graph, # a torch.nn.Module
     large = sum(p.numel() for p in graph.parameters()) > 450_000_000 # one file holds 2 GB
     program.save(path, external_data=large)
 
-# %% ../nbs/21_export.ipynb #1baecd8c
+# %% ../nbs/21_export.ipynb #a52629d5
 @contextmanager
 def quiet_tracing():
     "Without the exporter's remarks about packages that aren't needed here."
@@ -57,7 +57,7 @@ def quiet_tracing():
         with warnings.catch_warnings(action="ignore"): yield
     finally: logger.setLevel(level)
 
-# %% ../nbs/21_export.ipynb #fc1cc5ad
+# %% ../nbs/21_export.ipynb #811a5c2b
 def needed(name: str): # a module
     "A library of the extra `export`; raises InputError if it isn't installed."
     try: return import_module(name)
@@ -72,7 +72,7 @@ def open_session(path): # an onnxruntime.InferenceSession
     options.log_severity_level = 3
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-# %% ../nbs/21_export.ipynb #6c8e818d
+# %% ../nbs/21_export.ipynb #6bb02e9b
 def reading_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     "A model that labels texts, tokens or spans, as a function of ids and mask alone."
     import torch
@@ -92,14 +92,14 @@ def reading_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     vary = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest_text(model))}
     return Reading(), inputs, outputs, {name: vary for name in inputs}
 
-# %% ../nbs/21_export.ipynb #a6776157
+# %% ../nbs/21_export.ipynb #71ffe07b
 def round_to_int8(weight: np.ndarray, # (inputs, outputs)
                  ) -> tuple: # (int8 numbers, a scale for each output)
     "Each column as whole numbers from -127 to 127, times a scale."
     scale = abs(weight).max(0) / np.float32(127)
     return np.round(weight / scale).astype(np.int8), scale
 
-# %% ../nbs/21_export.ipynb #c8978b0a
+# %% ../nbs/21_export.ipynb #fc1dd8fd
 def quantize_graph(path, out) -> None:
     "An ONNX file with its matrices in eight bits; what they are multiplied with is rounded, too."
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -111,7 +111,7 @@ def quantize_graph(path, out) -> None:
     try: quantize_dynamic(whole, str(out), weight_type=QuantType.QInt8, per_channel=True)
     finally: root.setLevel(level)
 
-# %% ../nbs/21_export.ipynb #bed7f5e1
+# %% ../nbs/21_export.ipynb #6e67af78
 KINDS = ("onnx", "onnx-int8", "gguf", "ctranslate2")
 LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("gguf",),
              "onnx-int8": ("onnx", "onnxscript", "onnxruntime"), "ctranslate2": ("ctranslate2",)}
@@ -129,7 +129,7 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
         return Path(run) / "model", {key: recipe[key] for key in ("task", "classes", "max_length")}
     return folder, {"task": "text-generation", "classes": {}, "max_length": None}
 
-# %% ../nbs/21_export.ipynb #1cc5adef
+# %% ../nbs/21_export.ipynb #5c057af9
 def check_kind(run, folder: Path, kind: str) -> None:
     "Raise InputError for a format that isn't known, or that can't carry this model."
     if kind not in KINDS: raise unknown("kind", kind, KINDS)
@@ -144,7 +144,7 @@ def check_kind(run, folder: Path, kind: str) -> None:
         problem = f"is a {name}; {kind} carries models that write, of {' and '.join(families)}"
         raise InputError(f"{run} – {problem} – export it as kind='onnx'")
 
-# %% ../nbs/21_export.ipynb #03b77b8c
+# %% ../nbs/21_export.ipynb #3148abb4
 def check_out(out: Path, run, folder: Path, force: bool) -> None:
     "Raise InputError if an export can't be written there; nothing but an export is replaced."
     places = [Path(p).resolve() for p in (out, folder, run if exists(run) else folder)]
@@ -160,7 +160,7 @@ def check_out(out: Path, run, folder: Path, force: bool) -> None:
             raise InputError(f"{out} – is there already – {advice}")
     try_place(out.parent / f".{out.name}.tmp")
 
-# %% ../nbs/21_export.ipynb #e5bf122e
+# %% ../nbs/21_export.ipynb #08dff3bd
 @contextmanager
 def folder_at_once(out: Path): # yields a hidden folder
     "Write a folder so that the old or the whole new one is there; InputError if the disk refuses."
@@ -178,7 +178,7 @@ def folder_at_once(out: Path): # yields a hidden folder
         finally:
             for left in (work, old): shutil.rmtree(left, ignore_errors=True)
 
-# %% ../nbs/21_export.ipynb #8588effa
+# %% ../nbs/21_export.ipynb #c81664d9
 HARD = ["", " ", "\n\t", "a" * 300, "don't  stop   ", "It's 3.14 — naïve, ÉCLAIR!", "🤷🏽‍♀️👍",
         "这部电影很好看。", "\ufeffa\u200bb\x00c"]
 
@@ -194,7 +194,7 @@ def cut_differently(tokenizer, ids_of) -> list: # of texts; ids_of: text -> ids
     return [text for text in hard_texts(tokenizer)
             if list(ids_of(text)) != tokenizer(text, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_export.ipynb #30ddc995
+# %% ../nbs/21_export.ipynb #d0edf514
 def check_tokenizer(folder: Path, tokenizer) -> None:
     "Raise InputError if the tokenizer in a folder isn't the same, with tokens and template."
     from tokenizers import Tokenizer
@@ -210,7 +210,7 @@ def check_tokenizer(folder: Path, tokenizer) -> None:
     raise InputError(f"{folder.name} – its tokenizer.json isn't all of the tokenizer:"
                      f" {problems[0]} – use the run folder itself")
 
-# %% ../nbs/21_export.ipynb #21f9f1bb
+# %% ../nbs/21_export.ipynb #031001e8
 def check_graph(model, tokenizer, folder: Path) -> None:
     "Raise InputError if the graph gives other numbers than the model, to texts padded behind."
     import torch
@@ -227,7 +227,7 @@ def check_graph(model, tokenizer, folder: Path) -> None:
         problem = f"the graph gives other {name} than the model (by {off:.2g})"
         raise InputError(f"{model.config.model_type} – {problem} – use the run folder itself")
 
-# %% ../nbs/21_export.ipynb #f83e3501
+# %% ../nbs/21_export.ipynb #0ea0ede5
 def write_onnx(model, tokenizer, folder: Path) -> dict:
     "model.onnx: the graph with its weights in 32 bits; InputError for one that is wrong."
     import torch
@@ -252,7 +252,7 @@ def write_int8(model, tokenizer, folder: Path) -> dict:
     (folder / "whole.onnx").unlink()
     return {}
 
-# %% ../nbs/21_export.ipynb #8d204adf
+# %% ../nbs/21_export.ipynb #559bf614
 def sha256(path) -> str:
     "The SHA-256 of a file, in hexadecimal digits."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
@@ -267,7 +267,7 @@ def weights_fingerprint(folder: Path) -> str: # 16 digits
     parts = [sha256(path) for path in sorted(Path(folder).glob("*.safetensors"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
-# %% ../nbs/21_export.ipynb #8b4966ca
+# %% ../nbs/21_export.ipynb #41600d67
 def export(
     run, # a run folder, or the name of a model that writes: smollm2, tiny-gpt2
     out, # the folder to be written
@@ -296,13 +296,13 @@ def export(
         write_json(work / "export.json", manifest)
     return manifest
 
-# %% ../nbs/21_export.ipynb #daa609a5
+# %% ../nbs/21_export.ipynb #1474a85e
 def versions(kind: str) -> dict: # library -> version
     "What an export was made with."
     names = ("torch", "transformers", "tokenizers", *LIBRARIES[kind])
     return {name: importlib.metadata.version(name) for name in names}
 
-# %% ../nbs/21_export.ipynb #fe52a04f
+# %% ../nbs/21_export.ipynb #557acb99
 def check_export(folder) -> dict: # the content of export.json
     "Raise InputError for a folder that is no export, or whose files aren't those it was made with."
     folder = Path(folder)
@@ -320,7 +320,7 @@ def check_export(folder) -> dict: # the content of export.json
         raise InputError(f"{folder} – {changed[0]} isn't the file it was made with – {advice}")
     return manifest
 
-# %% ../nbs/21_export.ipynb #c2e39a10
+# %% ../nbs/21_export.ipynb #aebf7315
 class Exported:
     "An export that answers texts as its run does; raises InputError for a damaged folder."
     def __init__(self, folder):
@@ -353,7 +353,7 @@ class Exported:
     @cached_property
     def loaded(self): return load_export(self.folder)
 
-# %% ../nbs/21_export.ipynb #3225ec7f
+# %% ../nbs/21_export.ipynb #07842d0e
 def class_logits(session, tokenizer, texts: list) -> np.ndarray: # (texts, classes)
     "The logits of one batch, padded behind the texts."
     rows = tokenizer.encode_batch(texts)
@@ -372,7 +372,7 @@ def as_answer(text: str, names: list, shares: np.ndarray) -> dict:
     label = names[int(shares.argmax())]
     return {"text": text, "label": label, "score": scores[label], "scores": scores}
 
-# %% ../nbs/21_export.ipynb #bb54e382
+# %% ../nbs/21_export.ipynb #8565364e
 def plain_tokenizer(folder: Path, max_length: int): # a tokenizers.Tokenizer
     "The tokenizer of an export without transformers: cuts long texts, pads behind short ones."
     from tokenizers import Tokenizer
@@ -384,7 +384,7 @@ def plain_tokenizer(folder: Path, max_length: int): # a tokenizers.Tokenizer
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(filling), pad_token=filling)
     return tokenizer
 
-# %% ../nbs/21_export.ipynb #0893e602
+# %% ../nbs/21_export.ipynb #cb850bf7
 class InPlace:
     "What may stand in a model's place: configuration, device, and a mode that changes nothing."
     training = False
@@ -401,14 +401,14 @@ class InPlace:
 
     def train(self, mode: bool = True): return self
 
-# %% ../nbs/21_export.ipynb #ec8d7c71
+# %% ../nbs/21_export.ipynb #6cd92fcc
 def generation_config(folder): # None for a model that doesn't write
     "What a model brings along for writing, its end tokens for instance."
     from transformers import GenerationConfig
     if is_file(Path(folder) / "generation_config.json"):
         return GenerationConfig.from_pretrained(folder)
 
-# %% ../nbs/21_export.ipynb #0580117d
+# %% ../nbs/21_export.ipynb #a0041fbe
 class OnnxModel(InPlace):
     "A graph in a model's place: called as transformers calls a model."
     def __init__(self, folder):
@@ -428,7 +428,7 @@ class OnnxModel(InPlace):
     def generate(self, input_ids, attention_mask=None, **how): # ids with what was written
         return write_greedily(self, input_ids, attention_mask, **how)
 
-# %% ../nbs/21_export.ipynb #3031f8cb
+# %% ../nbs/21_export.ipynb #26aed1b3
 def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBase, recipe)
     "What `load_run` gives, from an export; raises InputError for a damaged folder."
     from transformers import AutoTokenizer
@@ -436,7 +436,7 @@ def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBa
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return READERS[manifest["kind"]](Path(folder)), tokenizer, manifest["recipe"]
 
-# %% ../nbs/21_export.ipynb #d7251929
+# %% ../nbs/21_export.ipynb #aca6fb3a
 def cache_shape(config, texts: int, tokens: int) -> tuple:
     "Sizes of all keys and values: layers, keys or values, texts, heads, tokens, width of a head."
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -456,7 +456,7 @@ def seen_as_bias(mask, known: int): # (texts, 1, new, all): 0, or very negative
     seen = before[None, None] & (mask[:, None, None, :] > 0)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
 
-# %% ../nbs/21_export.ipynb #53b782bf
+# %% ../nbs/21_export.ipynb #82d99b11
 def writing_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     "A model that writes, with the keys and values of the past as an input and an output."
     import torch
@@ -483,7 +483,7 @@ def writing_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
              "past_mask": {0: batch, 1: known}, "past": {2: batch, 4: known}}
     return Writing(), inputs, ["logits", "present"], sizes
 
-# %% ../nbs/21_export.ipynb #3cc313b1
+# %% ../nbs/21_export.ipynb #a311eea3
 def write_greedily(model: OnnxModel, input_ids, attention_mask=None, *, max_new_tokens: int,
                    eos_token_id, # an id, or a list of them
                    pad_token_id: int, do_sample: bool = False): # ids with what was written
@@ -505,7 +505,7 @@ def write_greedily(model: OnnxModel, input_ids, attention_mask=None, *, max_new_
                 "past": present}
     return torch.from_numpy(np.concatenate(written, 1))
 
-# %% ../nbs/21_export.ipynb #351c1795
+# %% ../nbs/21_export.ipynb #d013e642
 def write_ctranslate2(model, tokenizer, folder: Path) -> dict:
     "The files of a CTranslate2 generator, in 32 bits."
     from ctranslate2.converters import TransformersConverter
@@ -523,7 +523,7 @@ def epsilon_of(config) -> float:
     "The small number in a model's norms."
     return getattr(config, "rms_norm_eps", None) or config.layer_norm_epsilon
 
-# %% ../nbs/21_export.ipynb #19a30b3d
+# %% ../nbs/21_export.ipynb #53f6e870
 class CTranslate2Model(InPlace):
     "A CTranslate2 generator in a model's place; it only writes."
     def __init__(self, folder):
@@ -551,7 +551,7 @@ class CTranslate2Model(InPlace):
             include_prompt_in_result=False, return_end_token=True)
         return found[0].sequences_ids[0]
 
-# %% ../nbs/21_export.ipynb #3db18912
+# %% ../nbs/21_export.ipynb #b491e11c
 def plain_pieces(folder) -> list: # id -> token
     "All tokens in the order of their ids."
     from tokenizers import Tokenizer
@@ -563,7 +563,7 @@ def check_greedy(do_sample: bool) -> None:
     if not do_sample: return
     raise InputError("do_sample=True – isn't done by an export – let it write greedily")
 
-# %% ../nbs/21_export.ipynb #4dff9eef
+# %% ../nbs/21_export.ipynb #9021a6d3
 def gguf_array(model, name: str, weight) -> np.ndarray:
     "A weight as GGUF keeps it."
     from transformers.pytorch_utils import Conv1D
@@ -577,7 +577,7 @@ def gguf_array(model, name: str, weight) -> np.ndarray:
         array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
     return np.ascontiguousarray(array)
 
-# %% ../nbs/21_export.ipynb #bbc3697a
+# %% ../nbs/21_export.ipynb #8d487bc3
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
 
 def pre_tokenizer_name(tokenizer: dict) -> str: # the content of tokenizer.json
@@ -604,7 +604,7 @@ def add_sizes(writer, config) -> None:
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(cache_shape(config, 1, 1)[-1])
 
-# %% ../nbs/21_export.ipynb #28cfc93d
+# %% ../nbs/21_export.ipynb #5e663b55
 def add_vocabulary(writer, tokenizer, size: int) -> None:
     "Tokens, merges, special tokens and chat template, under GGUF's names."
     import json
@@ -623,7 +623,7 @@ def add_vocabulary(writer, tokenizer, size: int) -> None:
         if number is not None: getattr(writer, f"add_{name}_token_id")(number)
     if tokenizer.chat_template: writer.add_chat_template(tokenizer.chat_template)
 
-# %% ../nbs/21_export.ipynb #dfa09485
+# %% ../nbs/21_export.ipynb #b799e620
 def write_gguf(model, tokenizer, folder: Path) -> dict:
     "model.gguf in 32 bits; says for how many hard texts its own tokenizer gives other ids."
     import gguf
@@ -653,7 +653,7 @@ def write_gguf(model, tokenizer, folder: Path) -> dict:
     return {"tokenizer_inside": {"hard_texts": len(hard_texts(tokenizer)),
                                  "cut_differently": len(different)}}
 
-# %% ../nbs/21_export.ipynb #c24a409c
+# %% ../nbs/21_export.ipynb #39d59b51
 def read_gguf(folder: Path): # a PreTrainedModel
     "The model in model.gguf, read by transformers."
     import torch
@@ -672,7 +672,7 @@ WRITERS = {"onnx": write_onnx, "onnx-int8": write_int8, "gguf": write_gguf,
 READERS = {"onnx": OnnxModel, "onnx-int8": OnnxModel, "gguf": read_gguf,
            "ctranslate2": CTranslate2Model}
 
-# %% ../nbs/21_export.ipynb #1283c374
+# %% ../nbs/21_export.ipynb #d202c871
 class Original:
     "A run, asked in the same way as its exports."
     def __init__(self, run):
@@ -689,7 +689,7 @@ class Original:
         rows = [{"input_ids": own} for own in ids]
         return softmax(predict_logits(model, rows, batch_size).numpy())
 
-# %% ../nbs/21_export.ipynb #29693220
+# %% ../nbs/21_export.ipynb #3985abc6
 def megabytes(folder) -> float:
     "All files of a folder together."
     return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e6
@@ -704,7 +704,7 @@ def median_ms(readers: dict, texts: list) -> dict: # name -> milliseconds a text
             taken[name].append(1000 * (time.perf_counter() - start))
     return {name: float(np.median(own)) for name, own in taken.items()}
 
-# %% ../nbs/21_export.ipynb #b32f9be3
+# %% ../nbs/21_export.ipynb #82d5e853
 def share(k: int, n: int, name: str) -> dict: # three columns of a table
     "A share with its interval (Wilson, 95 %)."
     from course_lib.evaluation import wilson_interval
@@ -719,7 +719,7 @@ def check_same_weights(run, readers: dict) -> None: # kind -> Exported
         if reader.manifest["made_from"] == made_from: continue
         raise InputError(f"{reader.folder} – was not made from {run} – export that run")
 
-# %% ../nbs/21_export.ipynb #f8fa034a
+# %% ../nbs/21_export.ipynb #febf2159
 def compare_exports(
     run, exports: list, # a run folder and exports of it
     rows, # a Dataset with `text` and `label`, whose classes are those of the run
@@ -743,7 +743,7 @@ def compare_exports(
              for name, reader in readers.items()]
     return pd.DataFrame(found).set_index("file")
 
-# %% ../nbs/21_export.ipynb #21179652
+# %% ../nbs/21_export.ipynb #c20a7515
 def beside(first: np.ndarray, own: np.ndarray, # probabilities, (texts, classes)
            labels: np.ndarray) -> dict: # columns of the table
     "Accuracy of the second, and its differences from the first."
@@ -752,7 +752,7 @@ def beside(first: np.ndarray, own: np.ndarray, # probabilities, (texts, classes)
             "flips": int(flips.sum()), **share(flips.sum(), len(labels), "flip rate"),
             "largest difference": float(abs(own - first).max())}
 
-# %% ../nbs/21_export.ipynb #0371aa25
+# %% ../nbs/21_export.ipynb #df9d0f4a
 def write_each(models: dict, batches: list, ends: list, filling: int,
                max_new_tokens: int) -> tuple: # {name: lists of ids}, {name: ms a token of a batch}
     "What each model writes to each prompt; for each batch, all are asked in turn."
@@ -776,7 +776,7 @@ def until_end(ids: list, ends: list) -> list:
     places = [i for i, token in enumerate(ids) if token in ends]
     return ids[:places[0] + 1] if places else ids
 
-# %% ../nbs/21_export.ipynb #ddf27e75
+# %% ../nbs/21_export.ipynb #f0e73383
 def compare_writing(
     run, exports: list, # a run folder or the name of a model, and exports of it
     prompts: list, # of lists of ids
@@ -802,7 +802,7 @@ def compare_writing(
                       "same": same, **share(same, len(prompts), "share")})
     return pd.DataFrame(found).set_index("file")
 
-# %% ../nbs/21_export.ipynb #57aff091
+# %% ../nbs/21_export.ipynb #ef81726f
 def scratch_folder() -> Path:
     "A new folder that is gone when Python ends."
     folder = Path(tempfile.mkdtemp())
@@ -827,7 +827,7 @@ def film_rows(part: str) -> Path: # a table
     raise InputError(f"{path.name} – isn't there – let COURSE_REAL_DATA name a folder that has"
                      " rotten_tomatoes")
 
-# %% ../nbs/21_export.ipynb #cb74c6e4
+# %% ../nbs/21_export.ipynb #e60e0112
 def export_once(kind: str) -> dict: # {measure: number}
     "An export of that kind beside its original, on all validation sentences."
     from course_lib.tables import read_table
@@ -839,7 +839,7 @@ def export_once(kind: str) -> dict: # {measure: number}
     beside = original[["original MB", "original ms a text", "original accuracy"]]
     return {name: round(float(value), 6) for name, value in {**own, **beside}.items()}
 
-# %% ../nbs/21_export.ipynb #bc59692f
+# %% ../nbs/21_export.ipynb #9acf1f4e
 @lru_cache(1)
 def chat_exports() -> list: # of folders
     "SmolLM2 as ONNX and for CTranslate2, in 32 bits."
@@ -856,7 +856,7 @@ def chat_prompts(tokenizer, first: int, n: int) -> list: # of lists of ids
     openings = [m[:1 + (m[0]["role"] == "system")] for m in asked]
     return [chat_ids(tokenizer, messages) for messages in openings]
 
-# %% ../nbs/21_export.ipynb #2b25901e
+# %% ../nbs/21_export.ipynb #0a6f711c
 def greedy_once(part: int, prompts: int = 25) -> dict: # {measure: number}
     "To how many prompts SmolLM2 writes the same 32 tokens in every form."
     from transformers import AutoTokenizer
@@ -866,6 +866,6 @@ def greedy_once(part: int, prompts: int = 25) -> dict: # {measure: number}
     same = {f"same {out.name}": int(table.loc[out.name, "same"]) for out in made}
     return {"n": prompts, "tokens": int(table.loc["safetensors", "tokens"]), **same}
 
-# %% ../nbs/21_export.ipynb #b9e69281
+# %% ../nbs/21_export.ipynb #2215e7d7
 RECORDS = {"exports": (export_once, [{"kind": kind} for kind in ("onnx", "onnx-int8")]),
            "greedy": (greedy_once, [{"part": part} for part in range(8)])} # `course record NAME`

@@ -291,7 +291,8 @@ def test_models_that_write(writer, tmp_path):
         assert (table["same"] == len(PROMPTS)).all() and table["tokens"].nunique() == 1
     padded_in_front(writer, tmp_path / "onnx")
     template_travels(writer, tmp_path)
-    assert Exported(tmp_path / "ctranslate2").answer(["Hello"])[0]["text"] == "Hello"
+    texts = ["Hello", "What is it about, and who is in it?"]
+    for out in made: assert Exported(out).answer(texts) == predict(writer, texts)
     inside = check_export(tmp_path / "gguf")["tokenizer_inside"]
     assert 0 < inside["cut_differently"] <= inside["hard_texts"]
 
