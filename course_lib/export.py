@@ -10,14 +10,14 @@ __all__ = ['KINDS', 'LIBRARIES', 'CAUSAL_ONLY', 'HARD', 'PRE_TOKENIZERS', 'WRITE
            'check_export', 'Exported', 'class_logits', 'softmax', 'as_answer', 'plain_tokenizer', 'InPlace',
            'generation_config', 'OnnxModel', 'load_export', 'cache_shape', 'nothing_before', 'seen_as_bias',
            'writing_graph', 'write_greedily', 'write_ctranslate2', 'epsilon_of', 'CTranslate2Model', 'plain_pieces',
-           'check_greedy', 'gguf_array', 'pre_tokenizer_name', 'add_sizes', 'add_vocabulary', 'write_gguf', 'read_gguf',
-           'Original', 'megabytes', 'median_ms', 'share', 'check_same_weights', 'compare_exports', 'beside',
-           'write_each', 'until_end', 'compare_writing', 'scratch_folder', 'film_run', 'film_rows', 'export_once',
-           'chat_exports', 'chat_prompts', 'greedy_once']
+           'check_greedy', 'gguf_array', 'pre_tokenizer_name', 'add_sizes', 'add_vocabulary', 'write_gguf',
+           'without_bar', 'read_gguf', 'Original', 'megabytes', 'median_ms', 'share', 'check_same_weights',
+           'compare_exports', 'beside', 'write_each', 'until_end', 'compare_writing', 'scratch_folder', 'film_run',
+           'film_rows', 'export_once', 'chat_exports', 'chat_prompts', 'greedy_once']
 
 # %% ../nbs/21_export.ipynb #5dd02f98
-import atexit, hashlib, importlib.metadata, io, logging, os, shutil, tempfile, time, warnings
-from contextlib import contextmanager, redirect_stderr
+import atexit, hashlib, importlib.metadata, logging, os, shutil, tempfile, time, warnings
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -654,13 +654,22 @@ def write_gguf(model, tokenizer, folder: Path) -> dict:
                                  "cut_differently": len(different)}}
 
 # %% ../nbs/21_export.ipynb #39d59b51
+@contextmanager
+def without_bar():
+    "Keep transformers from showing a bar of its own while it reads a GGUF file."
+    from transformers import modeling_gguf_pytorch_utils as module
+    usual = module.tqdm
+    module.tqdm = lambda items, **how: items
+    try: yield
+    finally: module.tqdm = usual
+
 def read_gguf(folder: Path): # a PreTrainedModel
     "The model in model.gguf, read by transformers."
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from course_lib.loading import quiet
     needed("gguf")
-    with quiet(), redirect_stderr(io.StringIO()): # it shows a bar of its own
+    with quiet(), without_bar():
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file="model.gguf", config=AutoConfig.from_pretrained(folder),
             dtype=torch.float32)
