@@ -10,14 +10,14 @@ __all__ = ['KINDS', 'LIBRARIES', 'CAUSAL_ONLY', 'HARD', 'PRE_TOKENIZERS', 'WRITE
            'check_export', 'Exported', 'class_logits', 'softmax', 'as_answer', 'plain_tokenizer', 'InPlace',
            'generation_config', 'OnnxModel', 'load_export', 'cache_shape', 'nothing_before', 'seen_as_bias',
            'writing_graph', 'write_greedily', 'write_ctranslate2', 'epsilon_of', 'CTranslate2Model', 'plain_pieces',
-           'check_greedy', 'gguf_array', 'pre_tokenizer_name', 'add_sizes', 'add_vocabulary', 'write_gguf', 'read_gguf',
-           'Original', 'megabytes', 'median_ms', 'share', 'check_same_weights', 'compare_exports', 'beside',
-           'write_each', 'compare_writing', 'scratch_folder', 'film_run', 'film_rows', 'export_once', 'chat_exports',
-           'chat_prompts', 'greedy_once']
+           'check_greedy', 'gguf_array', 'pre_tokenizer_name', 'add_sizes', 'add_vocabulary', 'write_gguf',
+           'without_bar', 'read_gguf', 'Original', 'megabytes', 'median_ms', 'share', 'check_same_weights',
+           'compare_exports', 'beside', 'write_each', 'until_end', 'compare_writing', 'scratch_folder', 'film_run',
+           'film_rows', 'export_once', 'chat_exports', 'chat_prompts', 'greedy_once']
 
-# %% ../nbs/21_export.ipynb #6905a4f4
-import atexit, hashlib, importlib.metadata, io, logging, os, shutil, tempfile, time, warnings
-from contextlib import contextmanager, redirect_stderr
+# %% ../nbs/21_export.ipynb #5dd02f98
+import atexit, hashlib, importlib.metadata, logging, os, shutil, tempfile, time, warnings
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +31,7 @@ from .files import (
     exists, is_file, new_folders, read_json_file, shipped, try_place, write_json, writing)
 from .recipe import check_run, check_texts, unknown
 
-# %% ../nbs/21_export.ipynb #8ac1ad8e
+# %% ../nbs/21_export.ipynb #64814225
 def to_onnx(path, graph, # a torch.nn.Module
             inputs: dict, # name -> example
             outputs: list, # their names
@@ -46,7 +46,7 @@ def to_onnx(path, graph, # a torch.nn.Module
     large = sum(p.numel() for p in graph.parameters()) > 450_000_000 # one file holds 2 GB
     program.save(path, external_data=large)
 
-# %% ../nbs/21_export.ipynb #e499ee9c
+# %% ../nbs/21_export.ipynb #a52629d5
 @contextmanager
 def quiet_tracing():
     "Without the exporter's remarks about packages that aren't needed here."
@@ -57,7 +57,7 @@ def quiet_tracing():
         with warnings.catch_warnings(action="ignore"): yield
     finally: logger.setLevel(level)
 
-# %% ../nbs/21_export.ipynb #2a3c81a4
+# %% ../nbs/21_export.ipynb #811a5c2b
 def needed(name: str): # a module
     "A library of the extra `export`; raises InputError if it isn't installed."
     try: return import_module(name)
@@ -72,7 +72,7 @@ def open_session(path): # an onnxruntime.InferenceSession
     options.log_severity_level = 3
     return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-# %% ../nbs/21_export.ipynb #214f81cb
+# %% ../nbs/21_export.ipynb #6bb02e9b
 def reading_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     "A model that labels texts, tokens or spans, as a function of ids and mask alone."
     import torch
@@ -92,14 +92,14 @@ def reading_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     vary = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=longest_text(model))}
     return Reading(), inputs, outputs, {name: vary for name in inputs}
 
-# %% ../nbs/21_export.ipynb #b1e1b8ad
+# %% ../nbs/21_export.ipynb #71ffe07b
 def round_to_int8(weight: np.ndarray, # (inputs, outputs)
                  ) -> tuple: # (int8 numbers, a scale for each output)
     "Each column as whole numbers from -127 to 127, times a scale."
     scale = abs(weight).max(0) / np.float32(127)
     return np.round(weight / scale).astype(np.int8), scale
 
-# %% ../nbs/21_export.ipynb #7a5977f0
+# %% ../nbs/21_export.ipynb #fc1dd8fd
 def quantize_graph(path, out) -> None:
     "An ONNX file with its matrices in eight bits; what they are multiplied with is rounded, too."
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -111,7 +111,7 @@ def quantize_graph(path, out) -> None:
     try: quantize_dynamic(whole, str(out), weight_type=QuantType.QInt8, per_channel=True)
     finally: root.setLevel(level)
 
-# %% ../nbs/21_export.ipynb #b8ce476d
+# %% ../nbs/21_export.ipynb #6e67af78
 KINDS = ("onnx", "onnx-int8", "gguf", "ctranslate2")
 LIBRARIES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "gguf": ("gguf",),
              "onnx-int8": ("onnx", "onnxscript", "onnxruntime"), "ctranslate2": ("ctranslate2",)}
@@ -129,7 +129,7 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
         return Path(run) / "model", {key: recipe[key] for key in ("task", "classes", "max_length")}
     return folder, {"task": "text-generation", "classes": {}, "max_length": None}
 
-# %% ../nbs/21_export.ipynb #c41b6874
+# %% ../nbs/21_export.ipynb #5c057af9
 def check_kind(run, folder: Path, kind: str) -> None:
     "Raise InputError for a format that isn't known, or that can't carry this model."
     if kind not in KINDS: raise unknown("kind", kind, KINDS)
@@ -144,7 +144,7 @@ def check_kind(run, folder: Path, kind: str) -> None:
         problem = f"is a {name}; {kind} carries models that write, of {' and '.join(families)}"
         raise InputError(f"{run} – {problem} – export it as kind='onnx'")
 
-# %% ../nbs/21_export.ipynb #1932f916
+# %% ../nbs/21_export.ipynb #3148abb4
 def check_out(out: Path, run, folder: Path, force: bool) -> None:
     "Raise InputError if an export can't be written there; nothing but an export is replaced."
     places = [Path(p).resolve() for p in (out, folder, run if exists(run) else folder)]
@@ -160,7 +160,7 @@ def check_out(out: Path, run, folder: Path, force: bool) -> None:
             raise InputError(f"{out} – is there already – {advice}")
     try_place(out.parent / f".{out.name}.tmp")
 
-# %% ../nbs/21_export.ipynb #b3a5e9ab
+# %% ../nbs/21_export.ipynb #08dff3bd
 @contextmanager
 def folder_at_once(out: Path): # yields a hidden folder
     "Write a folder so that the old or the whole new one is there; InputError if the disk refuses."
@@ -178,7 +178,7 @@ def folder_at_once(out: Path): # yields a hidden folder
         finally:
             for left in (work, old): shutil.rmtree(left, ignore_errors=True)
 
-# %% ../nbs/21_export.ipynb #68bd2b17
+# %% ../nbs/21_export.ipynb #c81664d9
 HARD = ["", " ", "\n\t", "a" * 300, "don't  stop   ", "It's 3.14 — naïve, ÉCLAIR!", "🤷🏽‍♀️👍",
         "这部电影很好看。", "\ufeffa\u200bb\x00c"]
 
@@ -194,7 +194,7 @@ def cut_differently(tokenizer, ids_of) -> list: # of texts; ids_of: text -> ids
     return [text for text in hard_texts(tokenizer)
             if list(ids_of(text)) != tokenizer(text, verbose=False)["input_ids"]]
 
-# %% ../nbs/21_export.ipynb #2fc55fec
+# %% ../nbs/21_export.ipynb #d0edf514
 def check_tokenizer(folder: Path, tokenizer) -> None:
     "Raise InputError if the tokenizer in a folder isn't the same, with tokens and template."
     from tokenizers import Tokenizer
@@ -210,7 +210,7 @@ def check_tokenizer(folder: Path, tokenizer) -> None:
     raise InputError(f"{folder.name} – its tokenizer.json isn't all of the tokenizer:"
                      f" {problems[0]} – use the run folder itself")
 
-# %% ../nbs/21_export.ipynb #ced153ef
+# %% ../nbs/21_export.ipynb #031001e8
 def check_graph(model, tokenizer, folder: Path) -> None:
     "Raise InputError if the graph gives other numbers than the model, to texts padded behind."
     import torch
@@ -227,7 +227,7 @@ def check_graph(model, tokenizer, folder: Path) -> None:
         problem = f"the graph gives other {name} than the model (by {off:.2g})"
         raise InputError(f"{model.config.model_type} – {problem} – use the run folder itself")
 
-# %% ../nbs/21_export.ipynb #a3d36a69
+# %% ../nbs/21_export.ipynb #0ea0ede5
 def write_onnx(model, tokenizer, folder: Path) -> dict:
     "model.onnx: the graph with its weights in 32 bits; InputError for one that is wrong."
     import torch
@@ -252,7 +252,7 @@ def write_int8(model, tokenizer, folder: Path) -> dict:
     (folder / "whole.onnx").unlink()
     return {}
 
-# %% ../nbs/21_export.ipynb #24173d34
+# %% ../nbs/21_export.ipynb #559bf614
 def sha256(path) -> str:
     "The SHA-256 of a file, in hexadecimal digits."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
@@ -267,7 +267,7 @@ def weights_fingerprint(folder: Path) -> str: # 16 digits
     parts = [sha256(path) for path in sorted(Path(folder).glob("*.safetensors"))]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
-# %% ../nbs/21_export.ipynb #16716f5c
+# %% ../nbs/21_export.ipynb #41600d67
 def export(
     run, # a run folder, or the name of a model that writes: smollm2, tiny-gpt2
     out, # the folder to be written
@@ -296,13 +296,13 @@ def export(
         write_json(work / "export.json", manifest)
     return manifest
 
-# %% ../nbs/21_export.ipynb #42d05196
+# %% ../nbs/21_export.ipynb #1474a85e
 def versions(kind: str) -> dict: # library -> version
     "What an export was made with."
     names = ("torch", "transformers", "tokenizers", *LIBRARIES[kind])
     return {name: importlib.metadata.version(name) for name in names}
 
-# %% ../nbs/21_export.ipynb #828dd91a
+# %% ../nbs/21_export.ipynb #557acb99
 def check_export(folder) -> dict: # the content of export.json
     "Raise InputError for a folder that is no export, or whose files aren't those it was made with."
     folder = Path(folder)
@@ -320,7 +320,7 @@ def check_export(folder) -> dict: # the content of export.json
         raise InputError(f"{folder} – {changed[0]} isn't the file it was made with – {advice}")
     return manifest
 
-# %% ../nbs/21_export.ipynb #19e6c042
+# %% ../nbs/21_export.ipynb #aebf7315
 class Exported:
     "An export that answers texts as its run does; raises InputError for a damaged folder."
     def __init__(self, folder):
@@ -334,7 +334,8 @@ class Exported:
         if self.task != "text-classification":
             from course_lib.runs import predict_texts
             return predict_texts(*self.loaded, texts, batch_size)
-        shares, names = self.probabilities(texts, batch_size), list(self.recipe["classes"])
+        names = list(self.recipe["classes"])
+        shares = self.probabilities(texts, batch_size)
         return [as_answer(text, names, own) for text, own in zip(texts, shares)]
 
     def probabilities(self, texts: list, batch_size: int = 64) -> np.ndarray: # (texts, classes)
@@ -352,7 +353,7 @@ class Exported:
     @cached_property
     def loaded(self): return load_export(self.folder)
 
-# %% ../nbs/21_export.ipynb #ed711985
+# %% ../nbs/21_export.ipynb #07842d0e
 def class_logits(session, tokenizer, texts: list) -> np.ndarray: # (texts, classes)
     "The logits of one batch, padded behind the texts."
     rows = tokenizer.encode_batch(texts)
@@ -371,7 +372,7 @@ def as_answer(text: str, names: list, shares: np.ndarray) -> dict:
     label = names[int(shares.argmax())]
     return {"text": text, "label": label, "score": scores[label], "scores": scores}
 
-# %% ../nbs/21_export.ipynb #547be3a9
+# %% ../nbs/21_export.ipynb #8565364e
 def plain_tokenizer(folder: Path, max_length: int): # a tokenizers.Tokenizer
     "The tokenizer of an export without transformers: cuts long texts, pads behind short ones."
     from tokenizers import Tokenizer
@@ -383,7 +384,7 @@ def plain_tokenizer(folder: Path, max_length: int): # a tokenizers.Tokenizer
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(filling), pad_token=filling)
     return tokenizer
 
-# %% ../nbs/21_export.ipynb #a8a1792e
+# %% ../nbs/21_export.ipynb #cb850bf7
 class InPlace:
     "What may stand in a model's place: configuration, device, and a mode that changes nothing."
     training = False
@@ -392,21 +393,22 @@ class InPlace:
         import torch
         from transformers import AutoConfig
         self.folder, self.base_model = Path(folder), self
-        self.config, self.device = AutoConfig.from_pretrained(folder), torch.device("cpu")
+        self.config = AutoConfig.from_pretrained(folder)
         self.generation_config = generation_config(folder)
+        self.device = torch.device("cpu")
 
     def eval(self): return self
 
     def train(self, mode: bool = True): return self
 
-# %% ../nbs/21_export.ipynb #343607ae
+# %% ../nbs/21_export.ipynb #6cd92fcc
 def generation_config(folder): # None for a model that doesn't write
     "What a model brings along for writing, its end tokens for instance."
     from transformers import GenerationConfig
     if is_file(Path(folder) / "generation_config.json"):
         return GenerationConfig.from_pretrained(folder)
 
-# %% ../nbs/21_export.ipynb #5b240355
+# %% ../nbs/21_export.ipynb #a0041fbe
 class OnnxModel(InPlace):
     "A graph in a model's place: called as transformers calls a model."
     def __init__(self, folder):
@@ -426,7 +428,7 @@ class OnnxModel(InPlace):
     def generate(self, input_ids, attention_mask=None, **how): # ids with what was written
         return write_greedily(self, input_ids, attention_mask, **how)
 
-# %% ../nbs/21_export.ipynb #5ca04cac
+# %% ../nbs/21_export.ipynb #26aed1b3
 def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBase, recipe)
     "What `load_run` gives, from an export; raises InputError for a damaged folder."
     from transformers import AutoTokenizer
@@ -434,7 +436,7 @@ def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBa
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return READERS[manifest["kind"]](Path(folder)), tokenizer, manifest["recipe"]
 
-# %% ../nbs/21_export.ipynb #799442b6
+# %% ../nbs/21_export.ipynb #aca6fb3a
 def cache_shape(config, texts: int, tokens: int) -> tuple:
     "Sizes of all keys and values: layers, keys or values, texts, heads, tokens, width of a head."
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -454,7 +456,7 @@ def seen_as_bias(mask, known: int): # (texts, 1, new, all): 0, or very negative
     seen = before[None, None] & (mask[:, None, None, :] > 0)
     return torch.where(seen, 0.0, torch.finfo(torch.float32).min)
 
-# %% ../nbs/21_export.ipynb #c1216234
+# %% ../nbs/21_export.ipynb #82d99b11
 def writing_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
     "A model that writes, with the keys and values of the past as an input and an output."
     import torch
@@ -481,7 +483,7 @@ def writing_graph(model) -> tuple: # the arguments of `to_onnx` behind the path
              "past_mask": {0: batch, 1: known}, "past": {2: batch, 4: known}}
     return Writing(), inputs, ["logits", "present"], sizes
 
-# %% ../nbs/21_export.ipynb #ad417142
+# %% ../nbs/21_export.ipynb #a311eea3
 def write_greedily(model: OnnxModel, input_ids, attention_mask=None, *, max_new_tokens: int,
                    eos_token_id, # an id, or a list of them
                    pad_token_id: int, do_sample: bool = False): # ids with what was written
@@ -503,7 +505,7 @@ def write_greedily(model: OnnxModel, input_ids, attention_mask=None, *, max_new_
                 "past": present}
     return torch.from_numpy(np.concatenate(written, 1))
 
-# %% ../nbs/21_export.ipynb #57a59bcd
+# %% ../nbs/21_export.ipynb #d013e642
 def write_ctranslate2(model, tokenizer, folder: Path) -> dict:
     "The files of a CTranslate2 generator, in 32 bits."
     from ctranslate2.converters import TransformersConverter
@@ -521,7 +523,7 @@ def epsilon_of(config) -> float:
     "The small number in a model's norms."
     return getattr(config, "rms_norm_eps", None) or config.layer_norm_epsilon
 
-# %% ../nbs/21_export.ipynb #fc6420fb
+# %% ../nbs/21_export.ipynb #53f6e870
 class CTranslate2Model(InPlace):
     "A CTranslate2 generator in a model's place; it only writes."
     def __init__(self, folder):
@@ -549,7 +551,7 @@ class CTranslate2Model(InPlace):
             include_prompt_in_result=False, return_end_token=True)
         return found[0].sequences_ids[0]
 
-# %% ../nbs/21_export.ipynb #cc562012
+# %% ../nbs/21_export.ipynb #b491e11c
 def plain_pieces(folder) -> list: # id -> token
     "All tokens in the order of their ids."
     from tokenizers import Tokenizer
@@ -561,7 +563,7 @@ def check_greedy(do_sample: bool) -> None:
     if not do_sample: return
     raise InputError("do_sample=True – isn't done by an export – let it write greedily")
 
-# %% ../nbs/21_export.ipynb #90c0ee61
+# %% ../nbs/21_export.ipynb #9021a6d3
 def gguf_array(model, name: str, weight) -> np.ndarray:
     "A weight as GGUF keeps it."
     from transformers.pytorch_utils import Conv1D
@@ -575,7 +577,7 @@ def gguf_array(model, name: str, weight) -> np.ndarray:
         array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
     return np.ascontiguousarray(array)
 
-# %% ../nbs/21_export.ipynb #d47825ca
+# %% ../nbs/21_export.ipynb #8d487bc3
 PRE_TOKENIZERS = {("ByteLevel",): "gpt-2", ("Digits", "ByteLevel"): "smollm"}
 
 def pre_tokenizer_name(tokenizer: dict) -> str: # the content of tokenizer.json
@@ -602,7 +604,7 @@ def add_sizes(writer, config) -> None:
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(cache_shape(config, 1, 1)[-1])
 
-# %% ../nbs/21_export.ipynb #e8d724d2
+# %% ../nbs/21_export.ipynb #5e663b55
 def add_vocabulary(writer, tokenizer, size: int) -> None:
     "Tokens, merges, special tokens and chat template, under GGUF's names."
     import json
@@ -621,7 +623,7 @@ def add_vocabulary(writer, tokenizer, size: int) -> None:
         if number is not None: getattr(writer, f"add_{name}_token_id")(number)
     if tokenizer.chat_template: writer.add_chat_template(tokenizer.chat_template)
 
-# %% ../nbs/21_export.ipynb #f9c73144
+# %% ../nbs/21_export.ipynb #b799e620
 def write_gguf(model, tokenizer, folder: Path) -> dict:
     "model.gguf in 32 bits; says for how many hard texts its own tokenizer gives other ids."
     import gguf
@@ -651,14 +653,23 @@ def write_gguf(model, tokenizer, folder: Path) -> dict:
     return {"tokenizer_inside": {"hard_texts": len(hard_texts(tokenizer)),
                                  "cut_differently": len(different)}}
 
-# %% ../nbs/21_export.ipynb #bdebaf85
+# %% ../nbs/21_export.ipynb #39d59b51
+@contextmanager
+def without_bar():
+    "Keep transformers from showing a bar of its own while it reads a GGUF file."
+    from transformers import modeling_gguf_pytorch_utils as module
+    usual = module.tqdm
+    module.tqdm = lambda items, **how: items
+    try: yield
+    finally: module.tqdm = usual
+
 def read_gguf(folder: Path): # a PreTrainedModel
     "The model in model.gguf, read by transformers."
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from course_lib.loading import quiet
     needed("gguf")
-    with quiet(), redirect_stderr(io.StringIO()): # it shows a bar of its own
+    with quiet(), without_bar():
         model = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file="model.gguf", config=AutoConfig.from_pretrained(folder),
             dtype=torch.float32)
@@ -670,7 +681,7 @@ WRITERS = {"onnx": write_onnx, "onnx-int8": write_int8, "gguf": write_gguf,
 READERS = {"onnx": OnnxModel, "onnx-int8": OnnxModel, "gguf": read_gguf,
            "ctranslate2": CTranslate2Model}
 
-# %% ../nbs/21_export.ipynb #717d3202
+# %% ../nbs/21_export.ipynb #d202c871
 class Original:
     "A run, asked in the same way as its exports."
     def __init__(self, run):
@@ -687,7 +698,7 @@ class Original:
         rows = [{"input_ids": own} for own in ids]
         return softmax(predict_logits(model, rows, batch_size).numpy())
 
-# %% ../nbs/21_export.ipynb #c0cd9661
+# %% ../nbs/21_export.ipynb #3985abc6
 def megabytes(folder) -> float:
     "All files of a folder together."
     return sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file()) / 1e6
@@ -702,7 +713,7 @@ def median_ms(readers: dict, texts: list) -> dict: # name -> milliseconds a text
             taken[name].append(1000 * (time.perf_counter() - start))
     return {name: float(np.median(own)) for name, own in taken.items()}
 
-# %% ../nbs/21_export.ipynb #3427e3bf
+# %% ../nbs/21_export.ipynb #82d5e853
 def share(k: int, n: int, name: str) -> dict: # three columns of a table
     "A share with its interval (Wilson, 95 %)."
     from course_lib.evaluation import wilson_interval
@@ -717,7 +728,7 @@ def check_same_weights(run, readers: dict) -> None: # kind -> Exported
         if reader.manifest["made_from"] == made_from: continue
         raise InputError(f"{reader.folder} – was not made from {run} – export that run")
 
-# %% ../nbs/21_export.ipynb #9264bfa4
+# %% ../nbs/21_export.ipynb #febf2159
 def compare_exports(
     run, exports: list, # a run folder and exports of it
     rows, # a Dataset with `text` and `label`, whose classes are those of the run
@@ -741,7 +752,7 @@ def compare_exports(
              for name, reader in readers.items()]
     return pd.DataFrame(found).set_index("file")
 
-# %% ../nbs/21_export.ipynb #1682418d
+# %% ../nbs/21_export.ipynb #c20a7515
 def beside(first: np.ndarray, own: np.ndarray, # probabilities, (texts, classes)
            labels: np.ndarray) -> dict: # columns of the table
     "Accuracy of the second, and its differences from the first."
@@ -750,28 +761,35 @@ def beside(first: np.ndarray, own: np.ndarray, # probabilities, (texts, classes)
             "flips": int(flips.sum()), **share(flips.sum(), len(labels), "flip rate"),
             "largest difference": float(abs(own - first).max())}
 
-# %% ../nbs/21_export.ipynb #9a23966b
-def write_each(models: dict, prompts: list, ends: list, filling: int,
-               max_new_tokens: int) -> tuple: # {name: lists of ids}, {name: seconds}
-    "What each model writes to each prompt, asked in turn."
-    import torch
-    written, seconds = {name: [] for name in models}, {name: [] for name in models}
-    for prompt in prompts:
-        ids = torch.tensor([prompt])
+# %% ../nbs/21_export.ipynb #df9d0f4a
+def write_each(models: dict, batches: list, ends: list, filling: int,
+               max_new_tokens: int) -> tuple: # {name: lists of ids}, {name: ms a token of a batch}
+    "What each model writes to each prompt; for each batch, all are asked in turn."
+    from course_lib.tokens import pad_batch
+    written, ms = {name: [] for name in models}, {name: [] for name in models}
+    for prompts in batches:
+        batch = pad_batch([{"input_ids": ids} for ids in prompts], filling, padding_side="left")
+        ids, mask = batch["input_ids"], batch["attention_mask"]
         for name, model in models.items():
             start = time.perf_counter()
-            found = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                                   max_new_tokens=max_new_tokens, eos_token_id=ends,
-                                   pad_token_id=filling)
-            seconds[name].append(time.perf_counter() - start)
-            written[name].append(found[0, len(prompt):].tolist())
-    return written, seconds
+            found = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens,
+                                   eos_token_id=ends, pad_token_id=filling, do_sample=False)
+            seconds = time.perf_counter() - start
+            own = [until_end(row, ends) for row in found[:, ids.shape[1]:].tolist()]
+            ms[name].append(1000 * seconds / sum(map(len, own)))
+            written[name] += own
+    return written, ms
 
-# %% ../nbs/21_export.ipynb #20f93eaa
+def until_end(ids: list, ends: list) -> list:
+    "Ids up to the first end token, with it."
+    places = [i for i, token in enumerate(ids) if token in ends]
+    return ids[:places[0] + 1] if places else ids
+
+# %% ../nbs/21_export.ipynb #f0e73383
 def compare_writing(
     run, exports: list, # a run folder or the name of a model, and exports of it
     prompts: list, # of lists of ids
-    max_new_tokens: int = 32,
+    max_new_tokens: int = 32, batch_size: int = 1,
 ) -> pd.DataFrame: # a row for the original and for each export
     "Size, time and the share of prompts to which the same is written, token for token."
     from course_lib.instruction import end_tokens
@@ -781,19 +799,19 @@ def compare_writing(
     folder, recipe = source_of(run)
     model, tokenizer = load(str(folder), recipe["task"])
     models = {"safetensors": model, **{name: own.loaded[0] for name, own in readers.items()}}
-    written, seconds = write_each(models, prompts, end_tokens(model, tokenizer),
-                                  tokenizer.pad_token_id, max_new_tokens)
+    parts = [prompts[i:i + batch_size] for i in range(0, len(prompts), batch_size)]
+    written, ms = write_each(models, parts, end_tokens(model, tokenizer),
+                             tokenizer.pad_token_id, max_new_tokens)
     first, found = written["safetensors"], []
     folders = {"safetensors": folder, **{name: own.folder for name, own in readers.items()}}
     for name, own in written.items():
         same = sum(a == b for a, b in zip(own, first))
-        per_token = [1000 * s / len(ids) for s, ids in zip(seconds[name], own)]
         found.append({"file": name, "MB": megabytes(folders[name]), "n": len(prompts),
-                      "tokens": sum(map(len, own)), "ms a token": float(np.median(per_token)),
+                      "tokens": sum(map(len, own)), "ms a token": float(np.median(ms[name])),
                       "same": same, **share(same, len(prompts), "share")})
     return pd.DataFrame(found).set_index("file")
 
-# %% ../nbs/21_export.ipynb #f8e407b2
+# %% ../nbs/21_export.ipynb #ef81726f
 def scratch_folder() -> Path:
     "A new folder that is gone when Python ends."
     folder = Path(tempfile.mkdtemp())
@@ -818,7 +836,7 @@ def film_rows(part: str) -> Path: # a table
     raise InputError(f"{path.name} – isn't there – let COURSE_REAL_DATA name a folder that has"
                      " rotten_tomatoes")
 
-# %% ../nbs/21_export.ipynb #3099b933
+# %% ../nbs/21_export.ipynb #e60e0112
 def export_once(kind: str) -> dict: # {measure: number}
     "An export of that kind beside its original, on all validation sentences."
     from course_lib.tables import read_table
@@ -830,7 +848,7 @@ def export_once(kind: str) -> dict: # {measure: number}
     beside = original[["original MB", "original ms a text", "original accuracy"]]
     return {name: round(float(value), 6) for name, value in {**own, **beside}.items()}
 
-# %% ../nbs/21_export.ipynb #3da56ea7
+# %% ../nbs/21_export.ipynb #9acf1f4e
 @lru_cache(1)
 def chat_exports() -> list: # of folders
     "SmolLM2 as ONNX and for CTranslate2, in 32 bits."
@@ -847,18 +865,16 @@ def chat_prompts(tokenizer, first: int, n: int) -> list: # of lists of ids
     openings = [m[:1 + (m[0]["role"] == "system")] for m in asked]
     return [chat_ids(tokenizer, messages) for messages in openings]
 
-# %% ../nbs/21_export.ipynb #783a2b11
+# %% ../nbs/21_export.ipynb #0a6f711c
 def greedy_once(part: int, prompts: int = 25) -> dict: # {measure: number}
     "To how many prompts SmolLM2 writes the same 32 tokens in every form."
     from transformers import AutoTokenizer
     made = chat_exports()
     asked = chat_prompts(AutoTokenizer.from_pretrained(made[0]), part * prompts, prompts)
-    table = compare_writing("smollm2", made, asked, max_new_tokens=32)
-    names = {"same": "same", "ms a token": "ms", "MB": "mb"}
-    found = {f"{short} {file}": round(float(own[name]), 2) for file, own in table.iterrows()
-             for name, short in names.items()}
-    return {"n": prompts, "tokens": int(table.loc["safetensors", "tokens"]), **found}
+    table = compare_writing("smollm2", made, asked, max_new_tokens=32, batch_size=prompts)
+    same = {f"same {out.name}": int(table.loc[out.name, "same"]) for out in made}
+    return {"n": prompts, "tokens": int(table.loc["safetensors", "tokens"]), **same}
 
-# %% ../nbs/21_export.ipynb #7b471ea4
+# %% ../nbs/21_export.ipynb #2215e7d7
 RECORDS = {"exports": (export_once, [{"kind": kind} for kind in ("onnx", "onnx-int8")]),
            "greedy": (greedy_once, [{"part": part} for part in range(8)])} # `course record NAME`

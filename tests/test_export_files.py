@@ -19,6 +19,7 @@ from course_lib.errors import InputError
 from course_lib.export import (
     Exported, check_export, compare_exports, compare_writing, export, load_export)
 from course_lib.models import load
+from course_lib.records import recorded
 from course_lib.runs import predict, predict_texts
 
 TEXTS = ["A joy from start to end!", "no.", "🤷🏽‍♀️ 这部电影很好看", "it was " * 300]
@@ -284,12 +285,14 @@ PROMPTS = [[281, 382], [277, 971, 306, 351, 33], [319], list(range(300, 340))]
 
 def test_models_that_write(writer, tmp_path):
     for kind in ("onnx", "gguf", "ctranslate2"): export(writer, tmp_path / kind, kind)
-    table = compare_writing(writer, [tmp_path / kind for kind in ("onnx", "gguf", "ctranslate2")],
-                            PROMPTS, max_new_tokens=16)
-    assert (table["same"] == len(PROMPTS)).all() and table["tokens"].nunique() == 1
+    made = [tmp_path / kind for kind in ("onnx", "gguf", "ctranslate2")]
+    for size in (1, 3): # alone, and together with padding in front
+        table = compare_writing(writer, made, PROMPTS, max_new_tokens=16, batch_size=size)
+        assert (table["same"] == len(PROMPTS)).all() and table["tokens"].nunique() == 1
     padded_in_front(writer, tmp_path / "onnx")
     template_travels(writer, tmp_path)
-    assert Exported(tmp_path / "ctranslate2").answer(["Hello"])[0]["text"] == "Hello"
+    texts = ["Hello", "What is it about, and who is in it?"]
+    for out in made: assert Exported(out).answer(texts) == predict(writer, texts)
     inside = check_export(tmp_path / "gguf")["tokenizer_inside"]
     assert 0 < inside["cut_differently"] <= inside["hard_texts"]
 
@@ -348,3 +351,22 @@ def test_what_can_t_be_traced_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "reading_graph", lambda model: graph)
     with pytest.raises(InputError) as error: export(run, tmp_path / "out", "onnx")
     assert "can't be traced" in one_line(error) and not os.listdir(tmp_path)
+
+
+def test_the_records_are_those_of_the_settings():
+    for name, (_, settings) in exporting.RECORDS.items():
+        assert recorded(name)[list(settings[0])].to_dict("records") == settings
+
+
+def test_prompts_of_the_record_are_openings():
+    _, tokenizer = load("tiny-gpt2", "text-generation")
+    tokenizer.chat_template = TEMPLATE
+    prompts = exporting.chat_prompts(tokenizer, 0, 3)
+    said = tokenizer.decode(prompts[2])
+    assert len(prompts) == 3 and "system:" in said and "assistant" not in said
+
+
+def test_a_record_needs_its_data(monkeypatch):
+    monkeypatch.delenv("COURSE_REAL_DATA", raising=False)
+    with pytest.raises(InputError) as error: exporting.film_rows("train")
+    assert "COURSE_REAL_DATA" in one_line(error)
