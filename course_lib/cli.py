@@ -532,14 +532,16 @@ def version_of(registry, reference: str) -> tuple: # (name, version)
 
 # %% ../nbs/c_command_line.ipynb #fbc63af5
 @registry_app.command()
-def promote(version: Reference, stage: Stage = "production", data: Option(
-                Optional[str], "Labelled rows on which it must not be worse.") = None,
-            force: Option(bool, "Without a comparison, or in spite of one.", "--force") = False,
+def promote(version: Reference, stage: Stage = "production",
+            data: Option(Optional[str], "Labelled rows on which it must not be worse.") = None,
+            cases: Option(Optional[str], "Texts whose labels it must get right.") = None,
+            force: Option(bool, "Without any comparison.", "--force") = False,
             registry: Place = None):
     "Put a version into a stage, unless it is worse than the one that is there."
     found = registry_at(registry)
     name, number = version_of(found, version)
-    print(json.dumps(found.promote(name, number, stage, data, force), ensure_ascii=False))
+    done = found.promote(name, number, stage, data, force, cases)
+    print(f"{name}@{number} in {stage}: {done['said']}")
 
 @registry_app.command()
 def rollback(name: str, stage: Stage = "production", registry: Place = None):
