@@ -372,7 +372,7 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
     "Labels and probabilities for texts, in their order."
     longest = min(recipe["max_length"], tokenizer.model_max_length)
     ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
-    logits = predict_logits(model, Dataset.from_dict({"input_ids": ids}), batch_size)
+    logits = predict_logits(model, [{"input_ids": row} for row in ids], batch_size)
     names = model.config.id2label
     answers = []
     for text, shares in zip(texts, softmax(logits, -1).tolist()):
