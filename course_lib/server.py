@@ -338,11 +338,8 @@ async def json_body(request) -> object:
 # %% ../nbs/c_server.ipynb #44aa9427
 class Answering(HttpToolsProtocol):
     "A connection that refuses in the one form of errors, and answers the half-closed."
-<<<<<<< HEAD
-=======
     refused = False
 
->>>>>>> bea492e108a0da5ac2eca5d85a2fcf9939ff00c7
     def refuse(self, status: int, message: str) -> None:
         "An error for what never became a request, then the end of the connection."
         cycle, body = self.cycle, error_body(status, message)
@@ -352,10 +349,6 @@ class Answering(HttpToolsProtocol):
         if begun and (cycle.response_started or not cycle.more_body):
             cycle.keep_alive = False # a whole request before it is being answered
             return
-<<<<<<< HEAD
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-=======
         if begun: self.give_up(cycle)
         self.transport.write(head.encode() + body)
         self.transport.write_eof()
@@ -369,7 +362,6 @@ class Answering(HttpToolsProtocol):
 
     def data_received(self, data):
         if not self.refused: super().data_received(data)
->>>>>>> bea492e108a0da5ac2eca5d85a2fcf9939ff00c7
 
     def send_400_response(self, msg: str) -> None:
         self.refuse(400, "the request – is not HTTP that we read – send HTTP/1.1")
@@ -431,11 +423,7 @@ class Connection(Timed):
 
     def data_received(self, data):
         super().data_received(data)
-<<<<<<< HEAD
-        if self.transport.is_closing(): return
-=======
         if self.refused or self.transport.is_closing(): return
->>>>>>> bea492e108a0da5ac2eca5d85a2fcf9939ff00c7
         idle = self.cycle is None or self.cycle.response_complete
         if self.in_head or idle: self.start_clock()
         if not self.in_head: return
