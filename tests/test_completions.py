@@ -627,7 +627,7 @@ def test_strange_requests_are_answered_as_described(tiny):
     from schemathesis.specs.openapi import checks
     kept = [not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
             checks.response_schema_conformance, checks.negative_data_rejection]
-    how = {"max_examples": 150, "deadline": None, "database": None, "derandomize": True,
+    how = {"max_examples": 80, "deadline": None, "database": None, "derandomize": True,
            "suppress_health_check": list(HealthCheck)}
     schema = schemathesis.openapi.from_asgi("/openapi.json", app_of(*tiny, max_tokens=4))
     seen = []
