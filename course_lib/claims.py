@@ -276,7 +276,7 @@ def some_texts(seed: int, share: float) -> list:
 RUNS = {"fine-tune": run_once, "prompt": prompt_once, "next word": next_word_once,
         "joint": joint_once, "corpus": corpus_once}
 
-# %% ../nbs/b_claims.ipynb #7be0fd99
+# %% ../nbs/b_claims.ipynb #71c92f5f
 def misspelt(text: str) -> str:
     "Two letters swapped in every word of five letters or more, the same ones each time."
     chance = random.Random(text)
@@ -301,7 +301,7 @@ def measured_streams(network, tokenizer, test: pd.DataFrame) -> tuple: # ({chang
     tables["turned"] = tables["none"].assign(right=~tables["none"]["right"])
     return tables, directions
 
-# %% ../nbs/b_claims.ipynb #4bf1d3b8
+# %% ../nbs/b_claims.ipynb #32f662f3
 SLOWLY = 20 # windows until all texts are changed
 
 def stream_tables(tables: dict, change: str, seed: int): # (rows of the reference, windows)
@@ -674,10 +674,10 @@ CLAIMS["compute"] = Claim(
      "smollm2, 64 rows, 3 epochs": tokens_spared(**LORA)},
     unit="per cent of the tokens", worth=0)
 
-# %% ../nbs/b_claims.ipynb #764474e1
+# %% ../nbs/b_claims.ipynb #ca6d94eb
 def ahead(change: str):
-    "An effect: how many texts before the accuracy has lost five points the alarm is raised."
-    def effect(get) -> float: return get(kind="drift")[f"{change}: ahead"]
+    "An effect: how many windows before the accuracy has lost five points the alarm is raised."
+    def effect(get) -> float: return get(kind="drift")[f"{change}: ahead"] / 100
     return effect
 
 CLAIMS["monitoring"] = Claim(
@@ -686,7 +686,7 @@ CLAIMS["monitoring"] = Claim(
     {"texts cut off after six words": ahead("cut off"), "typing errors": ahead("misspelt"),
      "more and more negations": ahead("negations"), "labels turned": ahead("turned"),
      "false alarms": below(1, "false_alarms", kind="drift")},
-    unit="texts ahead; per cent of the windows", worth=0, rows=960)
+    unit="windows of 100 texts ahead; per cent of the windows", worth=0, rows=960)
 
 # %% ../nbs/b_claims.ipynb #3a07aa47
 def interval(values: list) -> tuple: # (mean, low, high)
