@@ -443,7 +443,8 @@ RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers"
                "adapters": "quantized", "adapter-rates": "quantized", "merging": "quantized",
                "contamination": "claims", "wnut17": "entities",
                "squad": "answers", "summaries": "sequences", "translations": "sequences",
-               "wikitext": "generation", "forgetting": "domain", "instruction": "instruction"}
+               "wikitext": "generation", "forgetting": "domain", "instruction": "instruction",
+               "exports": "export", "greedy": "export"}
 
 @app.command()
 def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],
@@ -558,6 +559,7 @@ def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
           shadow: Option(Optional[Path], "Ask this run, too, and count agreement.") = None,
           canary: Option(Optional[Path], "Let this run answer a share of the texts.") = None,
           share: Option(float, "Which share.", min=0, max=1) = 0.05,
+          watch: Option(Optional[Path], "Append to this file what drifts, a line a window.") = None,
           log_texts: Option(bool, "Write texts into the log.", "--log-texts") = False,
           registry: Place = None):
     "Answer over HTTP; a version in a stage is followed when it changes."
@@ -565,9 +567,12 @@ def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
     for run in filter(None, (shadow, canary)): check_run(run)
     from course_lib.serving import serve as run_server
     more = {}
-    if shadow or canary:
-        from course_lib.monitoring import beside
-        more["load"] = beside(shadow or canary, share if canary else None)
+    if shadow or canary or watch:
+        from course_lib.monitoring import beside, monitor_of
+        if shadow or canary: more["load"] = beside(shadow or canary, share if canary else None)
+        if watch:
+            run = place if is_folder(place) else registry_at(registry).resolve(place)
+            more["watch"] = monitor_of(run, watch)
     run_server(place, host, port, token_file=token_file, registry=registry, log_texts=log_texts,
                **more)
 

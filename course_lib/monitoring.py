@@ -8,12 +8,13 @@ __all__ = ['REPEATED', 'NUMBERS', 'SHUFFLES', 'IN_A_ROW', 'OURS', 'PAGE', 'unkno
            'number_drift', 'together', 'label_drift', 'shuffles', 'energy_drift', 'holm', 'compare_tables', 'drift',
            'windows_until_alarm', 'Monitor', 'as_result', 'plot_windows', 'describe_windows', 'report_page',
            'validation_rows', 'reference_of_run', 'watch_file', 'evidence_against', 'confidence_sequence',
-           'labels_until_below', 'same_answer', 'check_pair', 'Shadow', 'Canary']
+           'labels_until_below', 'same_answer', 'check_pair', 'Shadow', 'Canary', 'monitor_of', 'beside']
 
 # %% ../nbs/21_monitoring.ipynb #a1a1fd2d
 import hashlib, html, json, queue, re, string, threading, time
 from base64 import b64encode
 from collections import Counter, deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -495,6 +496,10 @@ class Shadow:
         low, high = wilson_interval(found["agreed"], n)
         return {**found, "agreement": found["agreed"] / n, "low": low, "high": high}
 
+    def gauges(self) -> dict: # name -> number
+        "The same for Prometheus."
+        return {f"shadow_{k}": v for k, v in self.report().items() if v is not None}
+
     def close(self) -> None:
         "Forget what waits, and let the thread end."
         while True:
@@ -558,3 +563,23 @@ class Canary:
             low, _ = confidence_sequence(k, n, self.error / len(self.limits))
             if low > most and not self.stopped:
                 self.stopped = f"{name}: {k} of {n} {of}, certainly more than {most:.0%}"
+
+    def gauges(self) -> dict: # name -> number
+        "What was counted until now, for Prometheus."
+        counts = {f"canary_{name}": n for name, n in self.counts.items()}
+        return {**counts, "canary_stopped": int(self.stopped is not None)}
+
+# %% ../nbs/21_monitoring.ipynb #4357f9d9
+def monitor_of(run, out=None) -> Monitor: # to be called with texts and answers
+    "A monitor that compares with the validation rows of a run, and appends to a file."
+    known, model, tokenizer, _ = reference_of_run(run)
+    return Monitor(known, tokenizer, model, out=out)
+
+def beside(other, share: float | None = None) -> Callable: # (place, name) -> an answerer
+    "Loads a model for a server with another run beside it: unseen, or as a canary for a share."
+    def load(place, name: str):
+        from course_lib.serving import RunModel
+        main = RunModel(place, name)
+        second = RunModel(other, Path(other).name)
+        return Shadow(main, second) if share is None else Canary(main, second, share)
+    return load

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['LAYERS', 'FILLED', 'UNPADDED', 'places', 'Spread', 'Collect', 'dropout', 'chance', 'attention', 'mix', 'norm',
-           'linear', 'layer_forward', 'packed_logits', 'untouched', 'as_built', 'packable', 'lay_out', 'seen_by',
-           'unpadded_attention', 'body_of', 'take_padding_out', 'put_padding_back', 'unpadded',
+           'linear', 'layer_forward', 'packed_logits', 'untouched', 'as_built', 'packable', 'Filled', 'lay_out',
+           'seen_by', 'unpadded_attention', 'body_of', 'take_padding_out', 'put_padding_back', 'unpadded',
            'can_do_without_padding', 'worth_it', 'read']
 
 # %% ../nbs/03_packed.ipynb #7f1aa039
-import inspect, math
+import inspect, math, threading
 from contextlib import contextmanager
 
 import torch
@@ -166,7 +166,11 @@ def packable(model: PreTrainedModel) -> bool:
     return tanh_gelu and usual and alone and whole and type(model.score) is torch.nn.Linear
 
 # %% ../nbs/03_packed.ipynb #ed77ce73
-FILLED = [] # the rectangle of the batch that is on its way through a model: (texts, longest)
+class Filled(threading.local):
+    "The rectangle of the batch that is on its way through a model: (texts, longest)."
+    def __init__(self): self.batches = []
+
+FILLED = Filled() # each thread has its own: two models may read at the same time
 
 def lay_out(x: torch.Tensor, filled: torch.Tensor, # (1, heads, tokens, width); (texts, longest)
            ) -> torch.Tensor: # (texts, heads, longest, width)
@@ -190,7 +194,7 @@ def unpadded_attention(module, query, key, value, attention_mask=None,
                        is_causal: bool | None = None, sliding_window: int | None = None,
                        **more) -> tuple: # (1, tokens, heads, width), None
     "Attention within each of the packed texts, as transformers' `AttentionInterface` calls it."
-    filled = FILLED[-1]
+    filled = FILLED.batches[-1]
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     seen = seen_by(filled, causal, sliding_window)
     forbidden = torch.zeros(seen.shape, device=query.device).masked_fill(~seen, -math.inf)
@@ -214,7 +218,7 @@ def take_padding_out(body, args: tuple, inputs: dict) -> tuple:
     names = list(inspect.signature(body.forward).parameters)
     inputs = {**dict(zip(names, args)), **inputs}
     filled = inputs["attention_mask"].bool()
-    FILLED.append(filled)
+    FILLED.batches.append(filled)
     position = (filled.cumsum(-1) - 1)[filled]
     if body.config.model_type == "roberta": position += body.config.pad_token_id + 1
     for name in ("input_ids", "token_type_ids"):
@@ -224,7 +228,8 @@ def take_padding_out(body, args: tuple, inputs: dict) -> tuple:
 
 def put_padding_back(body, args: tuple, inputs: dict, out):
     "A hook: the states of the body in the rectangle of the padded batch."
-    filled, states = FILLED.pop(), out.last_hidden_state[0]
+    filled = FILLED.batches.pop()
+    states = out.last_hidden_state[0]
     out.last_hidden_state = states.new_zeros(*filled.shape, states.shape[-1])
     out.last_hidden_state[filled] = states
     if getattr(out, "pooler_output", None) is not None:
@@ -245,7 +250,7 @@ def unpadded(model: torch.nn.Module):
     try: yield
     finally:
         body.config._attn_implementation = usual
-        FILLED.clear()
+        FILLED.batches.clear()
         for hook in hooks: hook.remove()
 
 # %% ../nbs/03_packed.ipynb #59f8724c

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STATUSES', 'ERROR', 'SECONDS', 'LOOPBACK', 'OPEN', 'HEADERS', 'STYLE', 'SCRIPT', 'PAGE', 'POLICY', 'Limits',
-           'Refused', 'error_body', 'documented', 'read_json', 'once_each', 'no_number', 'finite', 'Metrics', 'log',
-           'request_id', 'Gate', 'Exchange', 'Guard', 'check_head', 'is_json', 'check_token', 'read_body', 'too_large',
-           'replay', 'as_ours', 'guarded_app', 'json_body', 'Answering', 'Timed', 'Connection', 'Server', 'make_server',
-           'in_thread', 'field', 'trial_page', 'hash_of']
+           'Refused', 'error_body', 'documented', 'read_json', 'once_each', 'no_number', 'finite', 'Metrics',
+           'as_gauges', 'log', 'request_id', 'Gate', 'Exchange', 'Guard', 'check_head', 'is_json', 'check_token',
+           'read_body', 'too_large', 'replay', 'as_ours', 'guarded_app', 'json_body', 'Answering', 'Timed',
+           'Connection', 'Server', 'make_server', 'in_thread', 'field', 'trial_page', 'hash_of']
 
 # %% ../nbs/c_server.ipynb #914afc13
 import asyncio, base64, hashlib, html, json, re, secrets, socket, sys, time, traceback, uuid
@@ -148,9 +148,15 @@ class Metrics:
         self.waiting = Gauge("waiting_texts", "Texts accepted and not yet answered", **own)
         self.swaps = Counter("model_loads", "Models loaded", **own)
 
-    def text(self) -> bytes:
+    def text(self) -> str:
         "All of it in Prometheus' form."
-        return generate_latest(self.registry)
+        return generate_latest(self.registry).decode()
+
+def as_gauges(numbers: dict) -> str: # of {name: number}
+    "Further numbers in Prometheus' form."
+    lines = [f"# TYPE course_{name} gauge\ncourse_{name} {float(value)}\n"
+             for name, value in numbers.items()]
+    return "".join(lines)
 
 # %% ../nbs/c_server.ipynb #0bbfb440
 def log(event: str, **more) -> None:

@@ -22,8 +22,8 @@ from .errors import InputError
 from .files import check_readable, exists, is_folder, shipped
 from .recipe import check_run
 from .server import (
-    LOOPBACK, POLICY, Gate, Limits, Metrics, Refused, documented, guarded_app, json_body, log,
-    make_server, trial_page)
+    LOOPBACK, POLICY, Gate, Limits, Metrics, Refused, as_gauges, documented, guarded_app,
+    json_body, log, make_server, trial_page)
 
 # %% ../nbs/21_serving.ipynb #b3fb6984
 from fastapi import FastAPI, Request
@@ -247,8 +247,11 @@ class Site(Service):
         return {"status": "ready", "model": self.source.current().name}
 
     async def metrics(self) -> PlainTextResponse:
-        "Counters for Prometheus."
-        return PlainTextResponse(self.gate.metrics.text())
+        "Counters for Prometheus, and what a watch or a second model beside the first tells."
+        told = {}
+        for part in (self.watch, getattr(self.source, "model", None)):
+            if hasattr(part, "gauges"): told |= part.gauges()
+        return PlainTextResponse(self.gate.metrics.text() + as_gauges(told))
 
     async def page(self) -> HTMLResponse:
         "A page to try the model."
@@ -360,12 +363,13 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
           port: int = 8000, # 0 for a free one
           token: str | None = None, # else that of a file, else the variable COURSE_TOKEN
           token_file: str | None = None,
-          registry: str = "registry", # its folder, or the address of an MLflow server
+          registry: str | None = None, # its folder, or the address of an MLflow server
           limits: Limits | None = None, log_texts: bool = False,
-          watch: Callable | None = None) -> None:
+          watch: Callable | None = None, # called with texts and answers after each batch
+          load: Callable = RunModel) -> None: # (place, name) -> what answers
     "Serve a model until SIGTERM or Ctrl-C. Raises InputError for what can't be served."
     token = read_token(token, token_file)
-    source = find_source(str(place), registry)
+    source = find_source(str(place), registry, load)
     local = host in ("127.0.0.1", "localhost", "::1")
     app = create_app(source, limits, token, LOOPBACK if local else None, watch, log_texts)
     listener = listen(host, port)
@@ -409,18 +413,18 @@ def family_of(host: str):
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 # %% ../nbs/21_serving.ipynb #b3668089
-def find_source(place: str, registry: str) -> Source:
+def find_source(place: str, registry: str | None = None, load: Callable = RunModel) -> Source:
     "What a place means: a run folder, a model of the course, else a version in the registry."
     plain = "/" not in place and place not in (".", "..")
     named = plain and (place in PACKAGES or is_folder(shipped("models") / place))
-    if named: return Source(lambda: place, lambda name: name, every=3600)
+    if named: return Source(lambda: place, lambda name: name, load, every=3600)
     if exists(Path(place, "recipe.json")) or "/" in place or is_folder(place):
         check_run(place)
         run = Path(place).resolve()
-        return Source(lambda: run.name, lambda name: run, every=3600)
+        return Source(lambda: run.name, lambda name: run, load, every=3600)
     from course_lib.registry import open_registry
     versions, reference = open_registry(registry), place if "@" in place else f"{place}@production"
     name = reference.partition("@")[0]
     def look() -> str: return f"{name}@{versions.find(reference)['version']}"
     look() # InputError now, not when the server runs
-    return Source(look, versions.resolve)
+    return Source(look, versions.resolve, load)

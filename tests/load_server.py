@@ -109,7 +109,7 @@ def same(found: dict, wanted: dict) -> bool:
     "The same label, and probabilities within 1e-5 and the rounding of both."
     if "scores" not in wanted: return found == wanted
     apart = max(abs(found["scores"][k] - v) for k, v in wanted["scores"].items())
-    return found["label"] == wanted["label"] and apart <= 1.1e-4
+    return found["label"] == wanted["label"] and apart <= 1e-5
 
 
 def processor_time(pid: int) -> float: # seconds
