@@ -1,13 +1,18 @@
 """The files in deploy/: they agree with each other and with the server, and their command works."""
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 
+import httpx
 import pytest
 import yaml
 from conftest import ROOT
+
+from course_lib.models import load
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
@@ -108,3 +113,73 @@ def test_the_versions_are_those_of_the_package():
     version = re.search(r"(?m)^version = (\S+)", config)[1]
     images = {container()["image"], compose()["services"]["model"]["image"]}
     assert images == {f"course-serve:{version}"}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    "The package, installed from nothing but the files that the Dockerfile copies."
+    place = tmp_path_factory.mktemp("image")
+    source = place / "source"
+    source.mkdir()
+    for name in copied("build"):
+        if (ROOT / name).is_dir():
+            unwanted = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, ignore=unwanted)
+        else: shutil.copy(ROOT / name, source)
+    how = ["--quiet", "--no-deps", "--no-build-isolation", "--no-compile", "--target"]
+    done = subprocess.run([sys.executable, "-m", "pip", "install", *how, place / "lib", source],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return place / "lib"
+
+
+def as_nobody() -> list:
+    "What makes a command another user's, who may read everything and write nowhere but in /tmp."
+    if not hasattr(os, "geteuid") or os.geteuid() != 0: return []      # then we are nobody special
+    program = shutil.which("setpriv")
+    if not program: pytest.skip("setpriv isn't installed, which lets root become another user")
+    able = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return [program, "--reuid=10001", "--regid=10001", "--clear-groups", *able]
+
+
+def until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_entry_point_answers_as_another_user_in_a_clean_folder(installed, tmp_path,
+                                                                   tmp_path_factory):
+    from course_lib.runs import save_model
+    run = tmp_path / "model"
+    save_model(run / "model", *load("tiny-gpt2", labels=["no", "yes"]))
+    recipe = {"task": "text-classification", "classes": {"no": 1, "yes": 1}, "max_length": 64}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    clean.chmod(0o555)
+    before = sorted(tmp_path.rglob("*"))
+    command = [*as_nobody(), sys.executable, "-B", "-m", "course_lib", "serve", run, "--port", "0"]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed), "HOME": str(clean),
+                   "HF_HUB_OFFLINE": "1", "MPLCONFIGDIR": "/tmp", "COURSE_TOKEN": "open-sesame"}
+    log = tmp_path_factory.mktemp("log") / "log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, cwd=clean, env=environment, stderr=file)
+    try:
+        until(lambda: "\n" in log.read_text() or process.poll() is not None)
+        said = log.read_text()
+        assert said.startswith("{"), said
+        address = json.loads(said.splitlines()[0])["url"]
+        key = {"Authorization": "Bearer open-sesame"}
+        with httpx.Client(base_url=address, headers=key, timeout=60) as client:
+            until(lambda: client.get("/ready").status_code == 200)
+            answers = client.post("/predict", json={"text": "A joy."}).json()["answers"]
+        assert answers[0]["label"] in ("no", "yes")
+        owner = os.stat(f"/proc/{process.pid}").st_uid if os.path.exists("/proc") else None
+        if as_nobody(): assert owner == 10001
+        process.terminate()
+        assert process.wait(30) == 0
+    finally: process.kill()
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,4 +1,6 @@
 """GPT-2 without padding: what it computes is what the library computes."""
+import threading
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -250,3 +252,20 @@ def test_what_is_not_usual_goes_the_librarys_way(spoil):
         wanted, found = model(**batch), read(model, batch)
     assert torch.equal(wanted.logits, found.logits)
     if found.hidden_states: assert found.hidden_states[1].shape[:2] == batch["input_ids"].shape
+
+
+def test_two_threads_read_at_the_same_time():
+    "As a served model and its shadow do."
+    found = {}
+    def read_all(name):
+        model, tokenizer = load("tiny-bert", labels=["no", "yes"])
+        texts = [" ".join(["good"] * (1 + (i * 7) % 40)) for i in range(64)]
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            alone = model(**batch).logits
+            for _ in range(8): found.setdefault(name, []).append((alone, read(model, batch).logits))
+    threads = [threading.Thread(target=read_all, args=[name]) for name in ("one", "other")]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert {name: len(pairs) for name, pairs in found.items()} == {"one": 8, "other": 8}
+    for alone, ours in sum(found.values(), []): assert torch.allclose(alone, ours, atol=1e-5)
