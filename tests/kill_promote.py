@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from course_lib.registry import current, open_registry
+from course_lib.registry import open_registry
+from course_lib.store import current
 
 NAME = "reviews"
 

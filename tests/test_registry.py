@@ -26,10 +26,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kill_promote import try_add, try_promote, write_run
 
-from course_lib import registry as module
+from course_lib import store as module
 from course_lib.errors import InputError
-from course_lib.registry import (FolderStore, check_name, current, digest_of, files_of,
-                                 manifest_of, open_registry, read_reference, stack_of)
+from course_lib.registry import open_registry, run_cases
+from course_lib.store import (FolderStore, check_name, current, digest_of, files_of, manifest_of,
+                              read_reference, stack_of)
 
 PICKLE = b"\x80\x04]."
 
@@ -561,7 +562,7 @@ def test_a_version_that_fails_its_cases(filled, monkeypatch):
     monkeypatch.setattr("course_lib.runs.load_run", lambda run: (None, None, recipe))
     monkeypatch.setattr("course_lib.runs.predict_texts", predict_texts)
     monkeypatch.setattr("course_lib.runs.rows_to_score", lambda *args: ("cases.csv", rows))
-    table = module.run_cases("run", "cases.csv")
+    table = run_cases("run", "cases.csv")
     assert table.loc["cases", ["n", "failed"]].tolist() == [3, 1] and not table["passed"]["cases"]
     assert table.loc["upper case", ["n", "failed"]].tolist() == [3, 1]
     with refused("cases.csv", "cases (1 of 3)"): filled.promote("reviews", 1, cases="cases.csv")
