@@ -15,6 +15,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from course_lib import export as exporting
+from course_lib import formats
 from course_lib.errors import InputError
 from course_lib.export import (
     Exported, check_export, compare_exports, compare_writing, export, load_export)
@@ -338,8 +339,8 @@ def test_a_wrong_graph_is_refused(run, tmp_path, monkeypatch):
     other = write_run(tmp_path / "other", "tiny-gpt2", "text-classification", ["a", "b", "c"])
     model, _ = load(str(other / "model"), labels=["a", "b", "c"])
     with torch.no_grad(): model.score.weight += 0.1
-    wrong = exporting.reading_graph(model)
-    monkeypatch.setattr(exporting, "reading_graph", lambda model: wrong)
+    wrong = formats.reading_graph(model)
+    monkeypatch.setattr(formats, "reading_graph", lambda model: wrong)
     with pytest.raises(InputError) as error: export(run, tmp_path / "out", "onnx")
     assert "other logits" in one_line(error) and os.listdir(tmp_path) == ["other"]
 
@@ -348,7 +349,7 @@ def test_what_can_t_be_traced_is_refused(run, tmp_path, monkeypatch):
     class Decides(torch.nn.Module):
         def forward(self, x): return x + 1 if x.sum() > 0 else x - 1
     graph = Decides(), {"x": torch.ones(2)}, ["y"], {"x": {}}
-    monkeypatch.setattr(exporting, "reading_graph", lambda model: graph)
+    monkeypatch.setattr(formats, "reading_graph", lambda model: graph)
     with pytest.raises(InputError) as error: export(run, tmp_path / "out", "onnx")
     assert "can't be traced" in one_line(error) and not os.listdir(tmp_path)
 
