@@ -578,8 +578,8 @@ def monitor_of(run, out=None) -> Monitor: # to be called with texts and answers
 def beside(other, share: float | None = None) -> Callable: # (place, name) -> an answerer
     "Loads a model for a server with another run beside it: unseen, or as a canary for a share."
     def load(place, name: str):
-        from course_lib.serving import RunModel
-        main = RunModel(place, name)
-        second = RunModel(other, Path(other).name)
+        from course_lib.serving import open_model
+        main = open_model(place, name)
+        second = open_model(other, Path(other).name)
         return Shadow(main, second) if share is None else Canary(main, second, share)
     return load

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['EXAMPLES', 'CUT', 'ANSWERS', 'EVERYWHERE', 'Batcher', 'read_jobs', 'check_room', 'overloaded', 'RunModel',
-           'load_place', 'Source', 'read_request', 'Service', 'Site', 'check_lengths', 'request_schema', 'describe',
-           'stated', 'create_app', 'add_chat', 'serve', 'read_token', 'listen', 'family_of', 'find_source']
+           'ExportModel', 'open_model', 'load_place', 'Source', 'read_request', 'Service', 'Site', 'check_lengths',
+           'request_schema', 'describe', 'stated', 'create_app', 'add_chat', 'serve', 'read_token', 'listen',
+           'family_of', 'find_source']
 
 # %% ../nbs/21_serving.ipynb #8c5f6469
 import asyncio, json, math, os, re, socket, time
@@ -124,6 +125,30 @@ class RunModel:
         "Lengths, in the same thread, since a tokenizer can't be used by two at once."
         return [len(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
+# %% ../nbs/21_serving.ipynb #41b38253
+class ExportModel:
+    "The answerer of an exported folder."
+    def __init__(self, place, name: str):
+        from course_lib.formats import Exported, plain_tokenizer
+        self.exported, self.name = Exported(place), name
+        self.task, longest = self.exported.task, self.exported.recipe["max_length"]
+        self.max_tokens = longest if self.task in CUT else None
+        self.counter = plain_tokenizer(self.exported.folder, longest + 1) # sees what is too long
+        self.example = self.answer([EXAMPLES[self.task]])[0]
+
+    def answer(self, texts: list) -> list: # of dicts
+        "One text at a time."
+        return self.exported.answer(texts, batch_size=1)
+
+    def count_tokens(self, texts: list) -> list:
+        "Lengths, up to one more than the model reads."
+        return [len(found.ids) for found in self.counter.encode_batch(texts)]
+
+def open_model(place, name: str): # an answerer
+    "What answers for a run folder, an exported one, or a model that has a name in this course."
+    kind = ExportModel if exists(Path(place, "export.json")) else RunModel
+    return kind(place, name)
+
 # %% ../nbs/21_serving.ipynb #1b89d4dd
 def load_place(place) -> tuple: # (model, tokenizer, recipe)
     "What a run folder holds; or a model by its name, which then continues texts or answers them."
@@ -141,7 +166,7 @@ class Source:
     "The answerer that is meant now; loaded and replaced by a thread."
     def __init__(self, look: Callable, # -> the name of the version that is meant
                  fetch: Callable, # name -> its place
-                 load: Callable = RunModel, # (place, name) -> an answerer
+                 load: Callable = open_model, # (place, name) -> an answerer
                  every: float = 1.0, # seconds between two looks
                  say: Callable = log):
         self.look, self.fetch, self.load, self.every, self.say = look, fetch, load, every, say
@@ -358,7 +383,7 @@ def add_chat(app: FastAPI, model) -> None:
     app.router.routes[:] = [*others, *chat]
 
 # %% ../nbs/21_serving.ipynb #16fbb61f
-def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the registry; or smollm2
+def serve(place: str, # a run or export; NAME, NAME@VERSION or NAME@STAGE of the registry; smollm2
           host: str = "127.0.0.1", # 0.0.0.0 for all who can reach this machine
           port: int = 8000, # 0 for a free one
           token: str | None = None, # else that of a file, else the variable COURSE_TOKEN
@@ -366,7 +391,7 @@ def serve(place: str, # a run folder; NAME, NAME@VERSION or NAME@STAGE of the re
           registry: str | None = None, # its folder, or the address of an MLflow server
           limits: Limits | None = None, log_texts: bool = False,
           watch: Callable | None = None, # called with texts and answers after each batch
-          load: Callable = RunModel) -> None: # (place, name) -> what answers
+          load: Callable = open_model) -> None: # (place, name) -> what answers
     "Serve a model until SIGTERM or Ctrl-C. Raises InputError for what can't be served."
     token = read_token(token, token_file)
     source = find_source(str(place), registry, load)
@@ -413,13 +438,13 @@ def family_of(host: str):
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 # %% ../nbs/21_serving.ipynb #b3668089
-def find_source(place: str, registry: str | None = None, load: Callable = RunModel) -> Source:
+def find_source(place: str, registry: str | None = None, load: Callable = open_model) -> Source:
     "What a place means: a run folder, a model of the course, else a version in the registry."
     plain = "/" not in place and place not in (".", "..")
     named = plain and (place in PACKAGES or is_folder(shipped("models") / place))
     if named: return Source(lambda: place, lambda name: name, load, every=3600)
     if exists(Path(place, "recipe.json")) or "/" in place or is_folder(place):
-        check_run(place)
+        if not exists(Path(place, "export.json")): check_run(place)
         run = Path(place).resolve()
         return Source(lambda: run.name, lambda name: run, load, every=3600)
     from course_lib.registry import open_registry
