@@ -1,6 +1,6 @@
 """Load a server and look at every answer. By hand:
 
-    python tests/load_server.py RUN --seconds 60 [--clients 32] [--pipelines]
+    python tests/load_server.py RUN|EXPORT --seconds 60 [--clients 32] [--pipelines RUN]
 
 Starts `serve(RUN)` in a process of its own. Clients ask one text at a time, each as soon as it has
 its last answer, over a connection that stays open. Every answer is compared with the notebook's.
@@ -144,17 +144,17 @@ def main() -> None:
     ask.add_argument("--seconds", type=float, default=60)
     ask.add_argument("--clients", type=int, default=32)
     ask.add_argument("--words", type=int, help="of each text, to see what short ones gain")
-    ask.add_argument("--pipelines", action="store_true")
+    ask.add_argument("--pipelines", metavar="RUN", help="ask the library's pipelines as well")
     given = ask.parse_args()
     from course_lib.data import load_data
-    from course_lib.runs import predict
+    from course_lib.serving import open_model
     texts = [" ".join(text.split()[:given.words]) for text in load_data("reviews")["test"]["text"]]
-    expected = predict(given.run, texts)
-    if given.pipelines: print("pipelines before:", pipelines(given.run, texts[:256]))
+    expected = open_model(given.run, "expected").answer(texts)
+    if given.pipelines: print("pipelines before:", pipelines(given.pipelines, texts[:256]))
     process, port = start_server(given.run, deadline=5.0)
     try: check(process, port, texts, expected, given.clients, given.seconds)
     finally: process.kill()
-    if given.pipelines: print("pipelines after: ", pipelines(given.run, texts[:256]))
+    if given.pipelines: print("pipelines after: ", pipelines(given.pipelines, texts[:256]))
 
 
 def check(process, port: int, texts: list, expected: list, clients: int, seconds: float) -> None:
