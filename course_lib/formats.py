@@ -13,7 +13,7 @@ __all__ = ['HARD', 'PRE_TOKENIZERS', 'WRITERS', 'READERS', 'KINDS', 'LIBRARIES',
            'class_logits', 'softmax', 'as_answer', 'plain_tokenizer', 'load_export', 'Original', 'check_same_weights',
            'megabytes', 'median_ms', 'write_each', 'until_end']
 
-# %% ../nbs/c_formats.ipynb #e01fcd9b
+# %% ../nbs/c_formats.ipynb #20786803
 import hashlib, importlib.metadata, logging, os, shutil, time, warnings
 from contextlib import contextmanager
 from functools import cached_property
@@ -659,7 +659,7 @@ class Original:
         rows = [{"input_ids": own} for own in ids]
         return softmax(predict_logits(model, rows, batch_size).numpy())
 
-# %% ../nbs/c_formats.ipynb #c1790a93
+# %% ../nbs/c_formats.ipynb #12d10d39
 def check_same_weights(run, readers: dict) -> None: # kind -> Exported
     "Raise InputError for an export that was made from other weights."
     folder, _ = source_of(run)
