@@ -563,7 +563,8 @@ def open_store(place=None): # a FolderStore or an MlflowStore
     plain = re.fullmatch(r"[A-Za-z0-9.:-]+", url.host) and not url.userinfo
     if url.scheme not in ("http", "https") or not plain:
         advice = "give a folder, or an address such as http://localhost:5000"
-        raise InputError(f"{quoted(place)} – is not the address of a server – {advice}")
+        shown = quoted(re.sub("//[^/]*@", "//…@", place)) # a password isn't repeated
+        raise InputError(f"{shown} – is not the address of a server – {advice}")
     if os.environ.get("MLFLOW_TRACKING_TOKEN") and url.scheme == "http" and is_far(place):
         what = "the key in MLFLOW_TRACKING_TOKEN would travel unencrypted"
         raise InputError(f"{place} – {what} – use https")
