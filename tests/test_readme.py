@@ -8,7 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
+import httpx
 import pandas as pd
 import pytest
 from conftest import ROOT, is_here, run_course
@@ -59,6 +61,7 @@ def test_each_command_runs(place, command, monkeypatch):
     if arguments[0] == "download" and not is_here(arguments[1]): pytest.skip("not downloaded")
     needs_smollm2 = "smol" in arguments or arguments[0] == "chat"
     if needs_smollm2: monkeypatch.setenv("COURSE_CACHE", str(place / "empty"))
+    if arguments[0] == "serve": return serves(place, arguments)
     done = run_course(*arguments, cwd=place)
     if needs_smollm2:                                    # test_download and test_chat have them
         assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -74,6 +77,24 @@ def test_each_command_runs(place, command, monkeypatch):
     if arguments[0] == "grade":
         untouched = "a.ipynb,01_data,0.0,6,0.0,0.0,0.0,"    # nothing done, and no cell failed
         assert done.stdout.splitlines()[1] == untouched
+
+
+def serves(place, arguments: list) -> None:
+    "A command that runs until it is told to stop."
+    command = [sys.executable, "-m", "course_lib", *arguments, "--port", "0"]
+    with open(place / "log", "w") as log:
+        server = subprocess.Popen(command, cwd=place, stderr=log)
+    try:
+        end = time.monotonic() + 120
+        while '"event": "model"' not in (place / "log").read_text():
+            assert server.poll() is None and time.monotonic() < end, (place / "log").read_text()
+            time.sleep(0.1)
+        address = json.loads((place / "log").read_text().splitlines()[0])["url"]
+        answer = httpx.post(f"{address}/predict", json={"text": "Not once did I yawn."}).json()
+        assert answer["answers"][0]["label"] in ("negative", "positive")
+        server.terminate()
+        assert server.wait(30) == 0
+    finally: server.kill()
 
 
 @pytest.mark.slow
