@@ -6,9 +6,10 @@
 __all__ = ['REPEATED', 'NUMBERS', 'SHUFFLES', 'IN_A_ROW', 'OURS', 'PAGE', 'unknown_ids', 'input_numbers', 'answer_numbers',
            'random_map', 'places', 'measure', 'with_places', 'spread', 'summary', 'reference', 'psi', 'in_tenths',
            'number_drift', 'together', 'label_drift', 'shuffles', 'energy_drift', 'holm', 'compare_tables', 'drift',
-           'windows_until_alarm', 'Monitor', 'as_result', 'plot_windows', 'describe_windows', 'report_page',
-           'validation_rows', 'reference_of_run', 'watch_file', 'evidence_against', 'confidence_sequence',
-           'labels_until_below', 'same_answer', 'check_pair', 'Shadow', 'Canary', 'monitor_of', 'beside']
+           'windows_until_alarm', 'Monitor', 'as_result', 'plot_windows', 'plot_features', 'describe_windows', 'spaced',
+           'as_text', 'report_page', 'validation_rows', 'reference_of_run', 'watch_file', 'evidence_against',
+           'confidence_sequence', 'labels_until_below', 'same_answer', 'check_pair', 'Shadow', 'Canary', 'monitor_of',
+           'beside']
 
 # %% ../nbs/21_monitoring.ipynb #a1a1fd2d
 import hashlib, html, json, queue, re, string, threading, time
@@ -130,9 +131,9 @@ def reference(
     tokenizer, model,
     placed: int = 256, # texts whose states are kept, at most
 ) -> dict: # goes into a JSON file; holds no text
-    "What new texts and answers will be compared with; InputError for fewer than 50 texts."
-    if len(texts) < 50:
-        raise InputError(f"{len(texts)} texts – are too few to compare with – give 50 or more")
+    "What new texts and answers will be compared with; InputError for fewer than 30 texts."
+    if len(texts) < 30:
+        raise InputError(f"{len(texts)} texts – are too few to compare with – give 30 or more")
     directions = random_map(model)
     picked = spread(len(texts), placed)
     return summary(measure(texts, answers, tokenizer, model, directions, picked), directions)
@@ -334,6 +335,7 @@ def as_result(found: pd.DataFrame, # what `drift` gave
 # %% ../nbs/21_monitoring.ipynb #68688ead
 def plot_windows(results: list): # Figure
     "The adjusted p-value of each feature, window by window."
+    if len(results) == 1: return plot_features(results[0]["features"])
     fig, ax = new_figure(width=8)
     names = list(results[-1]["features"])
     numbers = [r["window"] for r in results]
@@ -341,12 +343,27 @@ def plot_windows(results: list): # Figure
         values = [r["features"].get(name, {}).get("adjusted_p", np.nan) for r in results]
         ax.plot(numbers, np.maximum(values, 1e-12), "o-", ms=4, label=name, lw=1,
                 color=COLORS[i % len(COLORS)])
-    ax.set(yscale="log", xlabel="window", ylabel="p-value, corrected for the number of features")
+    ax.set(yscale="log", xlabel="window", ylabel="adjusted p-value")
     ax.legend(fontsize=8)
+    return fig
+
+def plot_features(features: dict): # Figure
+    "The adjusted p-value of each feature of one window; a filled dot is an alarm."
+    fig, ax = new_figure(width=7, height=1 + 0.4 * len(features))
+    for i, own in enumerate(features.values()):
+        fill = COLORS[0] if own["alarm"] else "white"
+        ax.plot(max(own["adjusted_p"], 1e-12), i, "o", color=COLORS[0], markerfacecolor=fill)
+    ax.set_yticks(range(len(features)), [name.replace("_", " ") for name in features])
+    ax.set(xscale="log", xlabel="adjusted p-value; a filled dot is an alarm", xlim=(3e-13, 3))
+    ax.invert_yaxis()
     return fig
 
 def describe_windows(results: list) -> str:
     "The same in a sentence."
+    if len(results) == 1:
+        own = results[0]["features"].items()
+        differing = [name.replace("_", " ") for name, found in own if found["alarm"]]
+        return f"One window; it differs from the reference in: {', '.join(differing) or 'nothing'}."
     def listed(what: str) -> str:
         return ", ".join(str(r["window"]) for r in results if r[what]) or "none"
     return (f"{len(results)} windows; differing from the reference: {listed('differs')};"
@@ -360,10 +377,20 @@ PAGE = """<!doctype html>
 <style>body {{ font: 1rem/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 img {{ max-width: 100% }} td, th {{ padding: 0.2rem 0.8rem; text-align: right }}
 th {{ text-align: left }} .yes {{ font-weight: bold }}</style></head>
-<body><main><h1>Drift</h1><p>{told}</p>
+<body><main><h1>Drift</h1>
+<p>New texts, compared with those on which the model was validated. A small p-value means that
+chance alone would hardly make such a difference; a feature alarms if its p-value, corrected for
+the number of features, is no larger than the stated rate of false alarms.</p>
+<p>{told}</p>
 <img alt="{told}" src="data:image/png;base64,{picture}">
 <h2>Window {window}, {texts} texts, {at}</h2>{table}</main></body></html>
 """
+
+def spaced(name: str) -> str: return name.replace("_", " ")
+
+def as_text(value: float) -> str:
+    "A number of the table; p-values were rounded to six places."
+    return "< 0.000001" if value == 0 else f"{value:.3g}"
 
 def report_page(results: list, # of a Monitor, the last window is shown in full
                 out, force: bool = False) -> None: # replace such a page
@@ -376,9 +403,10 @@ def report_page(results: list, # of a Monitor, the last window is shown in full
     last, told = results[-1], describe_windows(results)
     table = pd.DataFrame.from_dict(last["features"], orient="index")
     table["alarm"] = table["alarm"].map({True: "yes", False: "no"})
+    table = table.rename(index=spaced, columns=spaced)
     page = PAGE.format(
         ours=OURS, told=html.escape(told), window=last["window"], texts=last["texts"],
-        at=last["at"], table=table.to_html(float_format="{:.3g}".format, na_rep="", border=0),
+        at=last["at"], table=table.to_html(float_format=as_text, na_rep="", border=0),
         picture=b64encode(figure_png(plot_windows(results), told)).decode())
     write_atomically(out, lambda path: path.write_text(page, encoding="utf-8"))
 

@@ -397,6 +397,10 @@ class Timed(Answering):
         self.clock = None
 
     def too_slow(self) -> None:
+        "Time is up. If we were the slow ones, what has come meanwhile is read first."
+        self.clock = self.loop.call_later(0, self.give_in)
+
+    def give_in(self) -> None:
         "Half a header: say why. Nothing was asked: close."
         begun = self.in_head and self.head
         if begun: self.refuse(408, "the header – didn't come in time – send it faster")

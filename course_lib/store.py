@@ -425,7 +425,7 @@ def place_of(uri: str) -> str: # a path in the server's artifacts
     "Where a run's files lie; raises InputError if the server doesn't hand them out itself."
     if uri.startswith("mlflow-artifacts:"): return httpx.URL(uri).path.lstrip("/")
     what = "doesn't hand out files itself"
-    raise InputError(f"{uri[:80]} – {what} – start the server with --serve-artifacts")
+    raise InputError(f"{uri[:80]} – {what} – start it so that it serves artifacts")
 
 def read_pages(server: MlflowServer, path: str, key: str, **params) -> list:
     "All items of a list."

@@ -188,7 +188,7 @@ def test_a_reference_goes_through_json_and_holds_no_text(known, gpt, reviews):
     again = drift(json.loads(stored), new, answers_to(new), tokenizer, model)
     pd.testing.assert_frame_equal(first, again)
     with pytest.raises(InputError, match="too few to compare with"):
-        reference(reviews[:49], [], tokenizer, model)
+        reference(reviews[:29], [], tokenizer, model)
 
 
 def test_windows_with_few_texts(known, gpt, reviews):

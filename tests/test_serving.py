@@ -451,7 +451,8 @@ sys.path.insert(0, {tests!r})
 from test_serving import Holds, Toy
 from course_lib.server import Limits, make_server
 from course_lib.serving import create_app, listen
-app = create_app(Holds(Toy(seconds={seconds})), Limits(patience=0.5, notice=0.3, deadline=5))
+limits = Limits(patience={patience}, notice=0.3, deadline=5)
+app = create_app(Holds(Toy(seconds={seconds})), limits)
 listener = listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
 make_server(app).run(sockets=[listener])
@@ -461,8 +462,8 @@ make_server(app).run(sockets=[listener])
 @pytest.fixture
 def start(tmp_path):
     running = []
-    def begin(seconds=0.0):
-        code = SERVER.format(tests=str(ROOT / "tests"), seconds=seconds)
+    def begin(seconds=0.0, patience=0.5):
+        code = SERVER.format(tests=str(ROOT / "tests"), seconds=seconds, patience=patience)
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
                                    stderr=open(tmp_path / "log", "w"), text=True,
                                    env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -554,7 +555,7 @@ def test_many_idle_connections_are_let_go(start):
 
 
 def test_a_stopped_server_answers_what_it_has_accepted(start, tmp_path):
-    process, port = start(seconds=0.2)
+    process, port = start(seconds=0.2, patience=10)
     replies, closed = [], []
     def ask():
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
@@ -597,13 +598,13 @@ def under_load(port, clients, seconds, **more):
 
 
 def test_under_load_no_answer_is_lost_or_wrong(start):
-    process, port = start()
+    process, port = start(patience=10)
     found = under_load(port, 32, 2, stop=load_server.never)
     assert set(found["statuses"]) == {200} and found["statuses"][200] > 100 and not found["wrong"]
 
 
 def test_too_much_load_gives_200_and_503_in_time_and_no_growing_memory(start):
-    process, port = start(seconds=0.3)         # at most 64 texts in 0.3 s, 512 may wait
+    process, port = start(seconds=0.3, patience=10)   # at most 64 texts in 0.3 s, 512 may wait
     under_load(port, 64, 0.5, stop=load_server.never)
     before = load_server.memory(process.pid)
     found = under_load(port, 700, 3, stop=load_server.never)
@@ -613,7 +614,7 @@ def test_too_much_load_gives_200_and_503_in_time_and_no_growing_memory(start):
 
 
 def test_a_stop_under_load_loses_no_request(start):
-    process, port = start(seconds=0.05)
+    process, port = start(seconds=0.05, patience=10)
     def stop_soon():
         time.sleep(0.7)
         process.send_signal(signal.SIGTERM)

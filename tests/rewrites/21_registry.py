@@ -2,7 +2,7 @@
 import bisect
 
 
-def e21_4_loop(events, stage, at):
+def e21_3_loop(events, stage, at):
     stack = []
     for event in events:
         if event["at"] > at: break
@@ -12,51 +12,51 @@ def e21_4_loop(events, stage, at):
     return stack[-1] if stack else None
 
 
-def e21_4_last_version(events, stage, at):
+def e21_3_last_version(events, stage, at):
     "An event of either kind names the version that is there after it."
     found = [e["version"] for e in events if e["at"] <= at and e["stage"] == stage]
     return found[-1] if found else None
 
 
-def e21_4_backwards(events, stage, at):
+def e21_3_backwards(events, stage, at):
     return next((e["version"] for e in reversed(events)
                  if e["stage"] == stage and e["at"] <= at), None)
 
 
-def e21_4_bisect(events, stage, at):
+def e21_3_bisect(events, stage, at):
     own = [e for e in events if e["stage"] == stage]
     i = bisect.bisect_right([e["at"] for e in own], at)
     return own[i - 1]["version"] if i else None
 
 
-def e21_4_filter(events, stage, at):
+def e21_3_filter(events, stage, at):
     version = None
     for event in filter(lambda e: e["stage"] == stage and not e["at"] > at, events):
         version = event["version"]
     return version
 
 
-def e21_5_list(found, margin):
+def e21_4_list(found, margin):
     return list(found["difference"].values())[0]["low"] > -margin
 
 
-def e21_5_other_side(found, margin):
+def e21_4_other_side(found, margin):
     metric = next(iter(found["difference"]))
     return -found["difference"][metric]["low"] < margin
 
 
-def e21_5_refuse_first(found, margin):
+def e21_4_refuse_first(found, margin):
     for gap in found["difference"].values():
         if gap["low"] <= -margin: return False
         return True
 
 
-def e21_5_unpacked(found, margin):
+def e21_4_unpacked(found, margin):
     first, *_ = found["difference"].values()
     return not first["low"] <= -margin
 
 
-def e21_5_largest_loss(found, margin):
+def e21_4_largest_loss(found, margin):
     worst = min(next(iter(found["difference"].items()))[1].values())
     return bool(worst > -margin)
 
@@ -65,13 +65,13 @@ def parse(text):
     return dict(line.split("  ", 1)[::-1] for line in text.splitlines())
 
 
-def e21_6_sets(old, new):
+def e21_5_sets(old, new):
     old, new = parse(old), parse(new)
     return {"added": sorted(set(new) - set(old)), "removed": sorted(set(old) - set(new)),
             "changed": sorted(n for n in set(old) & set(new) if old[n] != new[n])}
 
 
-def e21_6_loop(old, new):
+def e21_5_loop(old, new):
     old, new = parse(old), parse(new)
     found = {"added": [], "removed": [], "changed": []}
     for name in sorted({*old, *new}):
@@ -81,7 +81,7 @@ def e21_6_loop(old, new):
     return found
 
 
-def e21_6_items(old, new):
+def e21_5_items(old, new):
     before, after = parse(old), parse(new)
     gone = {n for n, _ in before.items() - after.items()}
     come = {n for n, _ in after.items() - before.items()}
@@ -89,7 +89,7 @@ def e21_6_items(old, new):
             "changed": sorted(gone & come)}
 
 
-def e21_6_partition(old, new):
+def e21_5_partition(old, new):
     def read(text):
         files = {}
         for line in text.splitlines():
@@ -102,7 +102,7 @@ def e21_6_partition(old, new):
             "changed": sorted(n for n in after if before.get(n, after[n]) != after[n])}
 
 
-def e21_6_get(old, new):
+def e21_5_get(old, new):
     before, after = parse(old), parse(new)
     kinds = {"added": lambda a, b: a is None, "removed": lambda a, b: b is None,
              "changed": lambda a, b: a and b and a != b}

@@ -5,7 +5,7 @@ from collections import deque
 from itertools import accumulate
 
 
-def e21_1_total(lengths, most):
+def e21_6_total(lengths, most):
     batches, total = [], most
     for length in lengths:
         if total + length > most:
@@ -16,7 +16,7 @@ def e21_1_total(lengths, most):
     return batches
 
 
-def e21_1_queue(lengths, most):
+def e21_6_queue(lengths, most):
     queue, batches = deque(lengths), []
     while queue:
         batch = [queue.popleft()]
@@ -25,14 +25,14 @@ def e21_1_queue(lengths, most):
     return batches
 
 
-def e21_1_recursive(lengths, most):
+def e21_6_recursive(lengths, most):
     if not lengths: return []
     n = 1
     while n < len(lengths) and sum(lengths[:n + 1]) <= most: n += 1
-    return [lengths[:n], *e21_1_recursive(lengths[n:], most)]
+    return [lengths[:n], *e21_6_recursive(lengths[n:], most)]
 
 
-def e21_1_ends(lengths, most):
+def e21_6_ends(lengths, most):
     batches, start = [], 0
     while start < len(lengths):
         fit = bisect_right(list(accumulate(lengths[start:])), most)
@@ -42,7 +42,7 @@ def e21_1_ends(lengths, most):
     return batches
 
 
-def e21_1_current(lengths, most):
+def e21_6_current(lengths, most):
     batches, current = [], []
     for length in lengths:
         if current and sum(current) + length > most:
@@ -52,7 +52,7 @@ def e21_1_current(lengths, most):
     return [*batches, current] if current else batches
 
 
-def e21_2_bisect(arrivals, fixed, each, most):
+def e21_7_bisect(arrivals, fixed, each, most):
     answers, free = [], 0
     while len(answers) < len(arrivals):
         begin = max(free, arrivals[len(answers)])
@@ -62,7 +62,7 @@ def e21_2_bisect(arrivals, fixed, each, most):
     return answers
 
 
-def e21_2_queue(arrivals, fixed, each, most):
+def e21_7_queue(arrivals, fixed, each, most):
     coming, now, answers = deque(arrivals), 0, []
     while coming:
         now, size = max(now, coming[0]), 0
@@ -74,7 +74,7 @@ def e21_2_queue(arrivals, fixed, each, most):
     return answers
 
 
-def e21_2_index(arrivals, fixed, each, most):
+def e21_7_index(arrivals, fixed, each, most):
     answers, i, clock = [0] * len(arrivals), 0, 0
     while i < len(arrivals):
         clock, j = max(clock, arrivals[i]), i
@@ -85,7 +85,7 @@ def e21_2_index(arrivals, fixed, each, most):
     return answers
 
 
-def e21_2_heap(arrivals, fixed, each, most):
+def e21_7_heap(arrivals, fixed, each, most):
     heap, free, found = list(arrivals), 0, []
     heapq.heapify(heap)
     while heap:
@@ -97,9 +97,9 @@ def e21_2_heap(arrivals, fixed, each, most):
     return found
 
 
-def e21_2_recursive(arrivals, fixed, each, most, free=0):
+def e21_7_recursive(arrivals, fixed, each, most, free=0):
     if not arrivals: return []
     start = max(free, arrivals[0])
     size = len([t for t in arrivals[:most] if t <= start])
     end = start + fixed + each * size
-    return [end] * size + e21_2_recursive(arrivals[size:], fixed, each, most, end)
+    return [end] * size + e21_7_recursive(arrivals[size:], fixed, each, most, end)
