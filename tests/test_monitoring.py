@@ -318,10 +318,10 @@ def test_the_page_has_no_outside_address_and_replaces_only_its_kind(tmp_path):
     report_page(results, page)
     content = page.read_text()
     assert "http" not in content and 'alt="2 windows' in content and "alarms: 2." in content
-    assert all(f"<th>{name}</th>" in content for name in found.index)
+    assert all(f"<th>{name.replace('_', ' ')}</th>" in content for name in found.index)
     with pytest.raises(InputError, match="is there already"): report_page(results, page)
     report_page(results[:1], page, force=True)
-    assert 'alt="1 windows' in page.read_text()
+    assert 'alt="One window' in page.read_text()
     diary = tmp_path / "diary.html"
     diary.write_text("dear diary")
     with pytest.raises(InputError, match="is no page about drift"):
