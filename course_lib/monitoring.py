@@ -386,7 +386,9 @@ the number of features, is no larger than the stated rate of false alarms.</p>
 <h2>Window {window}, {texts} texts, {at}</h2>{table}</main></body></html>
 """
 
-def spaced(name: str) -> str: return name.replace("_", " ")
+def spaced(name: str) -> str:
+    "A name as it is read: with spaces."
+    return name.replace("_", " ")
 
 def as_text(value: float) -> str:
     "A number of the table; p-values were rounded to six places."
