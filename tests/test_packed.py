@@ -1,5 +1,6 @@
 """GPT-2 without padding: what it computes is what the library computes."""
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import prune
 from transformers import (AutoConfig, AutoModelForQuestionAnswering,
                           AutoModelForSequenceClassification, AutoModelForTokenClassification,
-                          GPT2Config, GPT2ForSequenceClassification)
+                          GPT2Config, GPT2ForSequenceClassification, PreTrainedModel)
 
 from course_lib.models import load
 from course_lib.packed import (
@@ -252,6 +253,15 @@ def test_what_is_not_usual_goes_the_librarys_way(spoil):
         wanted, found = model(**batch), read(model, batch)
     assert torch.equal(wanted.logits, found.logits)
     if found.hidden_states: assert found.hidden_states[1].shape[:2] == batch["input_ids"].shape
+
+
+def test_threads_load_at_the_same_time():
+    "As a server that loads the next version does; the library changes a class of its own meanwhile."
+    tie = PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(8) as pool:
+        models = list(pool.map(lambda k: load("tiny-gpt2", "text-generation")[0], range(24)))
+    assert PreTrainedModel.tie_weights is tie
+    assert all(m.lm_head.weight is m.transformer.wte.weight for m in models)
 
 
 def test_two_threads_read_at_the_same_time():
