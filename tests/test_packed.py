@@ -256,7 +256,7 @@ def test_what_is_not_usual_goes_the_librarys_way(spoil):
 
 
 def test_threads_load_at_the_same_time():
-    "As a server that loads the next version does; the library changes a class of its own meanwhile."
+    "As a server that loads the next version does; meanwhile the library changes a class."
     tie = PreTrainedModel.tie_weights
     with ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda k: load("tiny-gpt2", "text-generation")[0], range(24)))
