@@ -73,24 +73,24 @@ Stop = Annotated[Text, Field(min_length=1, max_length=100)]
 Tokens = Annotated[int, Field(ge=1)]
 
 class StreamOptions(Strict):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 class ChatRequest(Strict):
     model: str
     messages: list[Message] = Field(min_length=1)
-    temperature: float = Field(1, ge=0, le=2, description="0 takes the likeliest token.")
-    top_p: float = Field(1, ge=0, le=1)
+    temperature: float | None = Field(1, ge=0, le=2, description="0 takes the likeliest token.")
+    top_p: float | None = Field(1, ge=0, le=1)
     max_tokens: Tokens | None = Field(None, description="Of the answer, at most.")
     max_completion_tokens: Tokens | None = Field(None, description="Newer name of max_tokens.")
     seed: int | None = Field(None, ge=0, le=2**31, description="Same seed, same answer.")
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] = []
-    stream: bool = False
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = []
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] = 1
-    frequency_penalty: float = Field(0, ge=0, le=0)
-    presence_penalty: float = Field(0, ge=0, le=0)
-    logprobs: Literal[False] = False
-    user: str = Field("", description="Isn't looked at.")
+    n: Literal[1] | None = 1
+    frequency_penalty: float | None = Field(0, ge=0, le=0)
+    presence_penalty: float | None = Field(0, ge=0, le=0)
+    logprobs: Literal[False] | None = False
+    user: str | None = Field("", description="Isn't looked at.")
 
 # %% ../nbs/c_completions.ipynb #e339efc2
 def message_ids(tokenizer, messages: list) -> list: # of tokens
@@ -343,8 +343,8 @@ class ScoreRequest(Strict):
     echo: Literal[True]
     max_tokens: int = Field(ge=0, le=0, description="Nothing is written here, texts are scored.")
     logprobs: Literal[0, 1]
-    temperature: float = Field(1, ge=0, le=2, description="Isn't looked at.")
-    user: str = Field("", description="Isn't looked at.")
+    temperature: float | None = Field(1, ge=0, le=2, description="Isn't looked at.")
+    user: str | None = Field("", description="Isn't looked at.")
 
 def text_tokens(tokenizer, text: str) -> tuple: # (texts, places where they begin)
     "The tokens of a text as pieces of it: joined, they are the text again, to the letter."
