@@ -95,7 +95,7 @@ def mix(query, key, value, # (texts, heads, length, width of a head)
         scale: float | None = None, # of the scores, 1/√width by default
        ) -> torch.Tensor: # (texts, heads, queries, width of a head)
     "Values, weighted by the softmax of query times key."
-    if not p:
+    if not p and not query.requires_grad:
         mask = mask.to(query.dtype)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     divided = query / math.sqrt(query.shape[-1]) if scale is None else query * scale
