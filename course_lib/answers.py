@@ -316,7 +316,7 @@ def mean_exact(counts: np.ndarray) -> float:
 SCORES = {"f1": mean_f1, "exact_match": mean_exact}
 FEWEST = 6 # questions: even if all of fewer differ the same way, chance does it in 1 of 16 cases
 
-def score_answers(rows: Dataset, predictions: list, train: Dataset | None = None,
+def score_answers(rows: Dataset, predictions: list, known: DatasetDict | None = None,
                   recipe: dict | None = None) -> dict: # n, metrics, baselines
     "F1 and exact match of the model and the baselines, with intervals over questions."
     others = {name: counts(rows, baseline_answers(name, rows)) for name in BASELINES}

@@ -32,11 +32,12 @@ from .choosing import next_token_loss
 from .cleaning import drop_punctuation, drop_stop_words, expand_contractions
 from .data import split
 from .errors import InputError
-from .evaluation import accuracy, expected_calibration_error, macro_f1, tfidf_baseline
+from .counting import tfidf_baseline
+from .evaluation import accuracy, expected_calibration_error, macro_f1
 from .files import shipped, write_atomically
 from .metrics import balanced_accuracy, fit_temperature, log_loss
 from .loading import quiet
-from .models import blocks, freeze, load
+from .models import blocks, freeze, load, set_dropout
 from .monitoring import (
     compare_tables, measure, random_map, summary, windows_until_alarm)
 from .multitask import joint_against_separate
@@ -50,7 +51,7 @@ from .show import COLORS, new_figure
 from .tables import read_table
 from .tokens import tokenize
 from .training import early_stopping, fit, predict_logits
-from .tuning import flip_labels, set_dropout
+from .tuning import flip_labels
 
 # %% ../nbs/b_claims.ipynb #082c6307
 def plot_ledger(ledger: pd.DataFrame): # Figure

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, mse_loss, normalize
 from transformers import PreTrainedModel
 
 from .data import load_data
-from .evaluation import tfidf_baseline
+from .counting import tfidf_baseline
 from .loading import find_model
 from .models import load
 from .packed import body_of, read

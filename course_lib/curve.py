@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .data import load_data
-from .evaluation import tfidf_baseline
+from .counting import tfidf_baseline
 from .inside import layer_states
 from .models import load
 from .prompting import draw_examples, few_shot_log_probs

@@ -394,13 +394,14 @@ def types_of(rows: Dataset) -> list: # of names
     return [n[2:] for n in rows.features["tags"].feature.names if n.startswith("B-")]
 
 # %% ../nbs/12_entities.ipynb #cb00dd26
-def score_entities(rows: Dataset, predictions: list, train: Dataset | None, recipe: dict) -> dict:
+def score_entities(rows: Dataset, predictions: list, known: DatasetDict | None,
+                   recipe: dict) -> dict:
     "Scores of the model and of both baselines; without training rows, of capital runs alone."
     truth, types = tags_in(rows), types_of(rows)
     words = rows["words"][:]
     frequency = {name: recipe["classes"].get(f"B-{name}", 0) for name in types}
     guesses = {"capital_runs": capital_runs(max(frequency, key=frequency.get), words)}
-    if train is not None: guesses["commonest_tag"] = commonest_tags(train, words)
+    if known: guesses["commonest_tag"] = commonest_tags(known["train"], words)
     counts = {name: count_entities(truth, tags, types) for name, tags in guesses.items()}
     return score_counts(STATISTICS, count_entities(truth, predictions, types), counts)
 
@@ -627,7 +628,7 @@ def entity_run(data: str, model: str, copies: int, epochs: int, rate: float, see
 # %% ../nbs/12_entities.ipynb #39cccd59
 def measures(rows: Dataset, found: list, train: Dataset, seconds: float) -> dict:
     "F1 with its interval, the better baseline, and the gain over it."
-    told = score_entities(rows, found, train, {"classes": count_tags(train)})
+    told = score_entities(rows, found, DatasetDict(train=train), {"classes": count_tags(train)})
     f1_of, beside = told["metrics"]["f1"], told["baselines"]
     best = max(beside, key=lambda name: beside[name]["f1"]["value"])
     gain = beside[best]["model_gain"]

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['confusion_matrix', 'accuracy', 'macro_f1', 'roc_auc', 'bootstrap_interval', 'wilson_interval', 'score',
-           'majority_baseline', 'tfidf_baseline', 'model_gain', 'baselines', 'plain', 'plot_confusion', 'roc_curve',
-           'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability', 'worst', 'open_test',
-           'plot_scores']
+           'majority_baseline', 'model_gain', 'baselines', 'by_slice', 'share_right', 'plain', 'plot_confusion',
+           'roc_curve', 'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability', 'worst',
+           'open_test', 'plot_scores']
 
 # %% ../nbs/06_evaluation.ipynb #9536b4e3
 import math
@@ -17,10 +17,8 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
 from scipy.stats import binomtest, rankdata
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
+from .counting import count_words
 from .data import fingerprint
 from .errors import InputError
 from .show import COLORS, new_figure
@@ -119,15 +117,6 @@ def majority_baseline(counts: list, # rows of each class in the training data
     shares = np.array(counts) / sum(counts)
     return np.tile(shares, (n, 1))
 
-def tfidf_baseline(train: Dataset, texts: list) -> np.ndarray: # probabilities, (texts, classes)
-    """Logistic regression on TF-IDF of words and punctuation, trained on `train`.
-    Otherwise it has scikit-learn's defaults."""
-    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]+")
-    model = make_pipeline(words, LogisticRegression(max_iter=1000))
-    model.fit(train["text"][:], train["label"][:])
-    probabilities = np.zeros((len(texts), train.features["label"].num_classes))
-    probabilities[:, model.classes_] = model.predict_proba(texts)
-    return probabilities
 
 # %% ../nbs/06_evaluation.ipynb #88ab7acf
 def model_gain(labels: np.ndarray, # (rows,)
@@ -143,18 +132,40 @@ def model_gain(labels: np.ndarray, # (rows,)
     return {"value": float(gain.mean()), "low": low, "high": high}
 
 # %% ../nbs/06_evaluation.ipynb #b2f32b98
-def baselines(train: Dataset,
-              test: Dataset,
-              probabilities: np.ndarray, # of the model on `test`
-             ) -> dict: # {baseline: {metric: {"value", "low", "high"}}}
-    """Scores of both baselines on `test`.
+def baselines(splits: DatasetDict, # the counters learn from `train`; `validation` chooses
+              rows: Dataset, # to be scored; they may have a column `slice`
+              probabilities: np.ndarray, # of the model, (rows, classes)
+             ) -> dict: # baselines, best_baseline and, where rows have one, slices
+    """Scores of the majority and of the counters; which counter is best on validation.
     Each has its `model_gain`: how much more accurate the model is."""
-    labels = np.array(test["label"][:])
+    train, labels = splits["train"], np.array(rows["label"][:])
     counts = np.bincount(train["label"][:], minlength=train.features["label"].num_classes)
-    answers = {"majority": majority_baseline(counts, len(labels)),
-               "tfidf_logistic_regression": tfidf_baseline(train, test["text"][:])}
-    return {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)}
-            for name, p in answers.items()}
+    answers, shares = count_words(train, splits["validation"], rows["text"][:])
+    best = max(shares, key=shares.get)
+    everyone = {"majority": majority_baseline(counts, len(labels)), **answers}
+    beside = {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)}
+              for name, p in everyone.items()}
+    found = {"baselines": beside, "best_baseline": best}
+    if "slice" not in rows.column_names: return found
+    return {**found, "slices": by_slice(rows["slice"][:], labels, probabilities, answers[best])}
+
+def by_slice(slices: list, labels: np.ndarray, probabilities: np.ndarray, baseline: np.ndarray,
+            ) -> dict: # {slice: n, accuracy, baseline, model_gain}
+    "Accuracy of the model and of a baseline on each kind of row, and the paired difference."
+    found = {}
+    for name in sorted(set(slices)):
+        own = np.array([kind == name for kind in slices])
+        truth, model, other = labels[own], probabilities[own], baseline[own]
+        found[name] = {"n": int(own.sum()), "accuracy": share_right(truth, model),
+                       "baseline": share_right(truth, other),
+                       "model_gain": model_gain(truth, model, other)}
+    return found
+
+def share_right(labels: np.ndarray, probabilities: np.ndarray) -> dict: # value, low, high
+    "The accuracy with Wilson's interval."
+    right = int((labels == probabilities.argmax(-1)).sum())
+    low, high = wilson_interval(right, len(labels))
+    return {"value": right / len(labels), "low": low, "high": high}
 
 # %% ../nbs/06_evaluation.ipynb #5d7fc139
 def plain(name: str) -> str:

@@ -230,11 +230,13 @@ def lower_is_better(found: dict) -> dict:
     return found
 
 # %% ../nbs/16_instruction.ipynb #5db3bd62
-def score_surprise(rows: Dataset, found: Surprise, train: Dataset | None, recipe: dict) -> dict:
-    "Loss, perplexity, bits a byte; beside them token counts of `train`, and the model before."
+def score_surprise(rows: Dataset, found: Surprise, known: DatasetDict | None,
+                   recipe: dict) -> dict:
+    "Loss, perplexity, bits a byte; beside them counts of the tokens, and the model before."
     others = {}
-    if train is not None:
-        read = make_features(DatasetDict(rows=train), found.tokenizer, recipe["max_length"])
+    if known:
+        rows_read = DatasetDict(rows=known["train"])
+        read = make_features(rows_read, found.tokenizer, recipe["max_length"])
         guessed = unigram_baseline(read["rows"], found.features, len(found.tokenizer))
         others["unigrams"] = counted(guessed, found.features)
     try: before, _ = load(recipe["model"], "text-generation")

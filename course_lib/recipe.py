@@ -96,6 +96,8 @@ class Recipe(Settings):
     encoding: str | None = setting(None, help="of text files, UTF-8 by default")
     delimiter: str | None = setting(None, help="of the file: one character, or tab")
     learning_rate: float | None = setting(None, 0, 10, "by default what suits the model")
+    dropout: float | None = setting(
+        None, 0, 0.9, "share of the states set to zero in training; by default the checkpoint's")
     max_length: int = setting(256, 2, 1_000_000, "tokens; longer texts are cut")
     max_train_samples: int | None = setting(
         None, 2, 10**9, "train on so many rows, drawn by the seed; all by default")

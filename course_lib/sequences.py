@@ -374,10 +374,11 @@ KINDS = {
                         "translation_text", "Translates a sentence.")}
 
 # %% ../nbs/14_sequences.ipynb #f6d103b3
-def score_texts(kind: Kind, rows: Dataset, predictions: list, train: Dataset | None,
+def score_texts(kind: Kind, rows: Dataset, predictions: list, known: DatasetDict | None,
                 recipe: dict) -> dict: # n, metrics, baselines
     "Scores of model and baselines, with intervals over the rows."
     references = rows["target"][:]
+    train = known["train"] if known else None
     others = {name: kind.count(texts, references)
               for name, texts in kind.baselines(rows, train).items()}
     return score_counts(kind.scores, kind.count(predictions, references), others)
@@ -552,7 +553,7 @@ def train_and_score(
     fit(writer, learnt, task=sequence_task(task), epochs=epochs, batch_size=batch_size,
         learning_rate=learning_rate)
     seconds = round(time.perf_counter() - start)
-    found = score_texts(kind, unseen, write(writer, tokenizer, asked), train, {})
+    found = score_texts(kind, unseen, write(writer, tokenizer, asked), DatasetDict(train=train), {})
     return {**rounded(found), "seconds": seconds}
 
 # %% ../nbs/14_sequences.ipynb #5650ecc3

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from course_lib.data import fingerprint, load_data
-from course_lib.evaluation import tfidf_baseline
+from course_lib.counting import tfidf_baseline
 from course_lib.files import shipped, write_atomically
 from course_lib.loading import find_model
 from course_lib.models import load

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from course_lib.cli import main
+from course_lib.counting import COUNTERS
 from course_lib.errors import InputError
 from course_lib.models import load
 from course_lib.runs import LEARNING_RATES, Recipe, fine_tune, verdict
@@ -55,8 +56,9 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     assert set(recipe["fingerprints"]) == {"train", "validation", "test"}
     assert [o["split"] for o in recipe["opened"]] == ["test"] == [metrics["split"]]
     assert metrics["n"] == recipe["rows"]["test"]
-    assert set(metrics) == {"split", "n", "metrics", "baselines"}
-    assert set(metrics["baselines"]) == {"majority", "tfidf_logistic_regression"}
+    assert set(metrics) == {"split", "n", "metrics", "baselines", "best_baseline", "slices"}
+    assert set(metrics["baselines"]) == {"majority", *COUNTERS}
+    assert sum(s["n"] for s in metrics["slices"].values()) == metrics["n"]
     for scores in (metrics["metrics"], *metrics["baselines"].values()):
         for m in scores.values():
             assert set(m) == {"value", "low", "high"} and m["low"] <= m["value"] <= m["high"]
@@ -71,9 +73,11 @@ def test_the_main_job_writes_the_whole_folder(first_run):
             assert picture.width > 300 and picture.text["Description"]
     assert all("model_gain" in b for b in metrics["baselines"].values())
     assert "model_gain" not in metrics["metrics"]
-    gain = metrics["baselines"]["tfidf_logistic_regression"]["model_gain"]
+    best = metrics["best_baseline"]
+    gain = metrics["baselines"][best]["model_gain"]
     card, said = (out / "README.md").read_text(), verdict(metrics)
-    assert said in card and said in done.stdout
+    assert said in card and said in done.stdout and COUNTERS[best] in said
+    assert "| negation |" in card
     assert ("more accurate" in said) == (gain["low"] > 0)
     assert ("less accurate" in said) == (gain["high"] < 0)
     accuracy = f"{metrics['metrics']['accuracy']['value']:.3f}"
@@ -219,7 +223,7 @@ def test_evaluate(small_run, data, tmp_path):
     assert result["trained_on"] == recipe["rows"]["train"]
     assert "were trained on" in done.stderr
     assert set(result["metrics"]["accuracy"]) == {"value", "low", "high"}
-    assert set(result["baselines"]) == {"majority", "tfidf_logistic_regression"}
+    assert set(result["baselines"]) == {"majority", *COUNTERS}
     rows(30).sample(frac=1, random_state=0).to_csv(tmp_path / "a.csv", index=False)
     rows(30).to_csv(tmp_path / "b.csv", index=False)
     a, b = (json.loads(run_course("evaluate", small_run, "--data", tmp_path / f"{n}.csv",

@@ -27,8 +27,8 @@ from course_lib.errors import InputError
 from course_lib.loading import quiet
 from course_lib.models import load
 from course_lib.recipe import PRESETS, Recipe
-from course_lib.runs import (draw_rows, evaluate, expected_seconds, fine_tune, load_run, prepare,
-                             training_rows)
+from course_lib.runs import (draw_rows, evaluate, expected_seconds, fine_tune, known_splits,
+                             load_run, prepare)
 
 WHEEL = "toy_model-1.0-py3-none-any.whl"
 CHARACTERS = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -456,7 +456,7 @@ def test_part_of_the_training_rows(tmp_path):
     metrics = fine_tune(recipe, tmp_path / "run", progress=False)
     written = json.loads((tmp_path / "run/recipe.json").read_text())
     assert written["rows"]["train"] == 50 and metrics["n"] == len(whole["test"])
-    assert training_rows(written)["text"][:] == splits["train"]["text"][:]
+    assert known_splits(written)["train"]["text"][:] == splits["train"]["text"][:]
     assert "train 50 rows" in (tmp_path / "run/README.md").read_text()
 
 

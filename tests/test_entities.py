@@ -564,7 +564,7 @@ def test_a_word_seen_only_outside_stays_outside():
 def test_scores_and_baselines():
     splits = read_entities(recipe_for("entities"))
     test, recipe = splits["test"], {"classes": entities.count_tags(splits["train"])}
-    told = score_entities(test, tags_in(test), splits["train"], recipe)
+    told = score_entities(test, tags_in(test), splits, recipe)
     assert told["n"] == 188 and all(m["value"] == 1 for m in told["metrics"].values())
     assert set(told["baselines"]) == {"capital_runs", "commonest_tag"}
     for scores in told["baselines"].values():
@@ -573,7 +573,7 @@ def test_scores_and_baselines():
     alone = score_entities(test, tags_in(test), None, recipe)
     assert set(alone["baselines"]) == {"capital_runs"}
     nothing = [["O"] * len(words) for words in test["words"]]
-    told = score_entities(test, nothing, splits["train"], recipe)
+    told = score_entities(test, nothing, splits, recipe)
     assert told["metrics"]["f1"]["value"] == 0 and "worse" in entities.verdict(told)
     assert "first run is better" in entities.compare_entities(
         test, (tags_in(test), nothing), ("", ""))["verdict"]

@@ -11,12 +11,13 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from course_lib.counting import COUNTERS, tfidf_baseline
 from course_lib.data import fingerprint, load_data
 from course_lib.errors import InputError
 from course_lib.evaluation import (
     accuracy, baselines, bootstrap_interval, confusion_matrix, expected_calibration_error, macro_f1,
     majority_baseline, model_gain, open_test, plot_confusion, plot_reliability, plot_roc,
-    reliability, roc_auc, roc_curve, score, tfidf_baseline, wilson_interval, worst
+    reliability, roc_auc, roc_curve, score, wilson_interval, worst
 )
 
 
@@ -114,14 +115,18 @@ def table(texts, labels, names):
 def test_baselines_on_real_words_and_on_none():
     splits = load_data("reviews")
     truth = np.eye(2)[np.array(splits["validation"]["label"][:])]
-    scores = baselines(splits["train"], splits["validation"], truth)
+    found = baselines(splits, splits["validation"], truth)
+    scores = found["baselines"]
+    assert set(scores) == {"majority", *COUNTERS} and "slices" not in found
     for who, s in scores.items():
         assert (
             s["model_gain"]["value"] == pytest.approx(1 - s["accuracy"]["value"])
-            and s["model_gain"]["low"] > 0.15
+            and s["model_gain"]["low"] > 0.05
         ), who
     assert scores["majority"]["accuracy"]["value"] == pytest.approx(0.5, abs=0.01)
-    assert 0.6 < scores["tfidf_logistic_regression"]["accuracy"]["value"] < 0.85
+    best = max(COUNTERS, key=lambda name: scores[name]["accuracy"]["value"])
+    assert found["best_baseline"] == best == "naive_bayes_negation"
+    assert 0.8 < scores[best]["accuracy"]["value"] < 0.95
     signs = table(["🙂", "🙁", "!!"], [1, 0, 0], ["sad", "glad", "never seen"])
     p = tfidf_baseline(signs, ["🙂", "?"])
     assert p.shape == (2, 3)
@@ -129,6 +134,20 @@ def test_baselines_on_real_words_and_on_none():
     assert (p[:, 2] == 0).all()
     assert np.allclose(p.sum(1), 1)
     assert majority_baseline([3, 1], 2).tolist() == [[0.75, 0.25]] * 2
+
+
+def test_scores_by_slice_add_up_to_the_whole():
+    splits, rng = load_data("reviews"), np.random.default_rng(0)
+    rows = splits["validation"].select(range(100))
+    rows = rows.add_column("slice", ["a"] * 30 + ["b"] * 70)
+    model = rng.dirichlet([1, 1], len(rows))
+    found = baselines(splits, rows, model)
+    best = found["baselines"][found["best_baseline"]]
+    slices = found["slices"]
+    assert {name: s["n"] for name, s in slices.items()} == {"a": 30, "b": 70}
+    for kind, whole in ("baseline", best["accuracy"]), ("model_gain", best["model_gain"]):
+        parts = sum(s["n"] * s[kind]["value"] for s in slices.values())
+        assert parts / 100 == pytest.approx(whole["value"])
 
 
 def test_the_gain_is_paired():
