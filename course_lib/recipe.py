@@ -118,7 +118,7 @@ class Recipe(Settings):
         check_names(self.labels)
 
 # %% ../nbs/c_recipe.ipynb #7e5f2973
-PRESETS = {"tiny": {"epochs": 4, "metric_for_best_model": "accuracy"},
+PRESETS = {"tiny": {"epochs": 4, "dropout": 0.0, "metric_for_best_model": "accuracy"},
            "small": {"model": "minilm", "batch_size": 32},
            "smol": {"model": "smollm2", "lora_rank": 16, "epochs": 1, "batch_size": 4,
                     "gradient_accumulation_steps": 2, "max_train_samples": 1200, "bf16": False},
