@@ -19,7 +19,6 @@ from .counting import COUNTERS, count_words
 from .data import load_data
 from .files import shipped
 from .recipe import PRESETS, Recipe
-from .records import recorded
 from .runs import fine_tune, load_run, predictions_of
 from .tables import read_table
 
