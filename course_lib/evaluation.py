@@ -6,7 +6,7 @@
 __all__ = ['confusion_matrix', 'accuracy', 'macro_f1', 'roc_auc', 'bootstrap_interval', 'wilson_interval', 'score',
            'majority_baseline', 'model_gain', 'baselines', 'by_slice', 'share_right', 'plain', 'plot_confusion',
            'roc_curve', 'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability', 'worst',
-           'open_test', 'plot_scores']
+           'open_test', 'pages_that_opened', 'plot_scores']
 
 # %% ../nbs/06_evaluation.ipynb #9536b4e3
 import math
@@ -21,6 +21,7 @@ from scipy.stats import binomtest, rankdata
 from .counting import count_words
 from .data import fingerprint
 from .errors import InputError
+from .files import shipped
 from .show import COLORS, new_figure
 
 # %% ../nbs/06_evaluation.ipynb #0206abd2
@@ -293,9 +294,15 @@ def open_test(splits: DatasetDict,
         raise InputError(f"{name} – its fingerprint is {found}, the recipe says {expected}"
                          " – the data have changed since the run began")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    opening = {"split": name, "fingerprint": found, "rows": len(splits[name]), "at": now}
+    opening = {"split": name, "fingerprint": found, "rows": len(splits[name]), "at": now,
+               "opened_by_pages": pages_that_opened(found)}
     recipe.setdefault("opened", []).append(opening)
     return name, splits[name]
+
+def pages_that_opened(found: str) -> list: # of names
+    "The pages of this course that have scored a model on the rows with this fingerprint."
+    table = pd.read_csv(shipped("openings.csv"))
+    return table.loc[table["fingerprint"] == found, "page"].tolist()
 
 # %% ../nbs/06_evaluation.ipynb #e87b2c2b
 def plot_scores(scores: dict, # {who: {metric: {"value", "low", "high"}}}

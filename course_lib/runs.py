@@ -582,6 +582,10 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
     if metrics["split"] != "test":
         texts["verdict"] += (" These rows were also looked at after each epoch; "
                              "there was no test part.")
+    pages = recipe["opened"][-1]["opened_by_pages"]
+    if pages:
+        texts["verdict"] += (f" The rows aren't fresh: {len(pages)} pages of the course have scored"
+                             " models on them.")
     rows = [f"{name} {n:,} rows (`{recipe['fingerprints'][name]}`)"
             for name, n in recipe["rows"].items()]
     images = [f"![{alt}]({name}.png)" for name, alt in pictures.items()]

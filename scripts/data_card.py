@@ -59,6 +59,13 @@ def by_group(frame: pd.DataFrame, group: str, label: str) -> str:
     return markdown(rows, group)
 
 
+def pairs(frame: pd.DataFrame) -> str:
+    "A Markdown table: the pairs of each slice and their lengths."
+    rows = {name: {"pairs": part["pair"].nunique(), "texts": len(part), **lengths(part["text"])}
+            for name, part in [*frame.groupby("slice"), ("all", frame)]}
+    return markdown(rows, "slice")
+
+
 def markdown(rows: dict, corner: str) -> str: # rows: name -> {column: value}
     "A Markdown table."
     frame = pd.DataFrame.from_dict(rows, orient="index")
@@ -85,7 +92,9 @@ def tables() -> dict:
     news["text"] = news["headline"] + " " + news["lead"]
     unlabelled = (DATA / "unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()
     fresh = pd.read_csv(DATA / "fresh_reviews.csv")
+    contrast = pd.read_csv(DATA / "contrast_reviews.csv")
     files = {"reviews.csv": list(reviews["text"]), "fresh_reviews.csv": list(fresh["text"]),
+             "contrast_reviews.csv": list(contrast["text"]),
              "unlabelled_reviews.txt": unlabelled,
              "news.jsonl": list(news["text"])}
     facts = {name: {"texts": len(texts), **lengths(texts), **repetition(texts)}
@@ -94,6 +103,7 @@ def tables() -> dict:
     return {"reviews": by_group(reviews, "slice", "label") + "\n\nFrom function words alone "
                        f"(scikit-learn's English stop words): {small_words:.1%} right.",
             "fresh": by_group(fresh, "slice", "label"),
+            "contrast": pairs(contrast),
             "news": by_group(news, "topic", "topic"),
             "reviews splits": splits("reviews"),
             "news splits": splits("news", text="headline,lead"),

@@ -2,6 +2,7 @@
 import json
 import math
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -239,7 +240,46 @@ def test_fresh_reviews_are_opened_by_one_page():
     root = Path(__file__).parents[1]
     files = [*root.glob("nbs/*.ipynb"), *root.glob("course_lib/*.py"), *root.glob("scripts/*.py")]
     named = {p.name for p in files if "fresh_reviews" in p.read_text(encoding="utf-8")}
-    assert named == {"07_fresh.ipynb", "data_card.py"}
+    assert named == {"07_fresh.ipynb", "fresh.py", "data_card.py"}
+    named = {p.name for p in files if "contrast_reviews" in p.read_text(encoding="utf-8")}
+    assert named == {"07_fresh.ipynb", "fresh.py", "data_card.py"}
+
+
+def test_pairs_of_the_contrast_set_hold_the_same_words():
+    table = pd.read_csv(shipped("contrast_reviews.csv"))
+    assert list(table.columns) == ["id", "text", "label", "slice", "pair"] and table["id"].is_unique
+    assert len(table) == 300 and table["text"].map(text_key).is_unique
+    words = table["text"].map(lambda t: tuple(sorted(re.findall(r"\w+", text_key(t)))))
+    for _, pair in table.assign(words=words).groupby("pair"):
+        assert len(pair) == 2 and pair["words"].nunique() == 1, pair["text"].tolist()
+        assert set(pair["label"]) == {"negative", "positive"} and pair["slice"].nunique() == 1
+    assert table["slice"].value_counts().min() >= 70
+
+
+def test_blind_labels_cover_both_files_of_reviews_and_the_pairs():
+    blind = pd.read_csv(shipped("blind_labels.csv"))
+    assert set(blind["label"]) == {"negative", "positive"} and set(blind["sure"]) == {"yes", "no"}
+    read = {reader: set(rows["id"]) for reader, rows in blind.groupby("reader")}
+    assert read["a"] == read["b"] and len(read["a"]) == 302
+    assert read["c"] == set(pd.read_csv(shipped("contrast_reviews.csv"))["id"])
+    for name in ("reviews", "fresh_reviews"):
+        ids = set(pd.read_csv(shipped(f"{name}.csv"))["id"])
+        assert len(ids & read["a"]) >= 150
+
+
+def test_the_list_of_openings_is_complete():
+    table = pd.read_csv(shipped("openings.csv"))
+    prints = {"reviews": fingerprint(load_data("reviews")["test"]),
+              "news": fingerprint(load_data("news", text="headline,lead")["test"]),
+              **{name: fingerprint(read_table(shipped(f"{name}.csv")))
+                 for name in ("fresh_reviews", "contrast_reviews")}}
+    assert (table["fingerprint"] == table["data"].map(prints)).all()
+    pages = {p.stem: p.read_text(encoding="utf-8")
+             for p in (Path(__file__).parents[1] / "nbs").glob("*.ipynb")}
+    opens = re.compile(r'open_test\(splits, (recipe|opened)|fine_tune\(Recipe\((\*\*|model|epochs)')
+    found = {name for name, text in pages.items() if opens.search(text)}
+    assert len(found) >= 6 and set(table["page"]) <= set(pages)
+    assert found <= {*table["page"], "13_answers"}, "add the page to data/openings.csv"
 
 
 def test_shipped_news_and_unlabelled_reviews():
