@@ -62,13 +62,13 @@ def reading_minutes(nb) -> int:
 
 
 def fill_readme():
-    "Put the loss plot and the score table of the first page into the README."
+    "Put the loss plot, the score table and the headline of the first page into the README."
     cells = nbformat.read(NBS / "index.ipynb", as_version=4).cells
     outputs = [o for c in cells if c.cell_type == "code" for o in c.outputs]
     shown = [o.data for o in outputs if "data" in o]
     picture = next(d["image/png"] for d in shown if "image/png" in d)
     (NBS / "images/loss.png").write_bytes(base64.b64decode(picture))
-    table = next(d["text/markdown"] for d in shown if "text/markdown" in d)
+    table = "\n\n".join([d["text/markdown"] for d in shown if "text/markdown" in d][:2])
     readme = ROOT / "README.md"
     before, mark, rest = readme.read_text(encoding="utf-8").partition("<!-- scores -->")
     _, end, after = rest.partition("<!-- /scores -->")
