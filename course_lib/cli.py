@@ -444,7 +444,8 @@ RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers"
                "contamination": "claims", "wnut17": "entities",
                "squad": "answers", "summaries": "sequences", "translations": "sequences",
                "wikitext": "generation", "forgetting": "domain", "instruction": "instruction",
-               "exports": "export", "greedy": "export", "headline": "fresh"}
+               "exports": "export", "greedy": "export", "headline": "fresh",
+               "recipes": "tuning"}
 
 @app.command()
 def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],
