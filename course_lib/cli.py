@@ -87,6 +87,10 @@ def print_scores(metrics: dict, verdict: str = "", name: str = "this model") -> 
         cells = [score_cell(k, s) for k, s in scores.items() if k != "model_gain"]
         print(f"  {who.replace('_', ' '):27}" + "   ".join(cells))
     if verdict: print(f"  {verdict}")
+    for kind, found in metrics.get("slices", {}).items():
+        both = [f"{who.replace('_', ' ')} {found[key]['value']:.3f}" for who, key in
+                ((name, "accuracy"), (metrics["best_baseline"], "baseline"))]
+        print(f"  slice {kind}, n = {found['n']}: {', '.join(both)}")
 
 def score_cell(name: str, score: dict) -> str:
     "A score with its interval."
