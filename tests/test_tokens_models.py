@@ -16,7 +16,9 @@ from conftest import is_here
 
 from course_lib.data import load_data
 from course_lib.errors import InputError
-from course_lib.models import blocks, count_parameters, freeze, load
+from course_lib.models import blocks, count_parameters, freeze, load, set_dropout
+from course_lib.recipe import Recipe
+from course_lib.runs import prepare
 from course_lib.optim import make_optimizer, make_schedule
 from course_lib.packed import packable
 from course_lib.tokens import batches, epoch_order, pad_batch, tokenize
@@ -178,6 +180,28 @@ def test_freezing(tiny):
     assert counts[0] == everything == model.num_parameters()
     assert counts == sorted(counts, reverse=True) and counts[4] == model.score.weight.numel()
     with pytest.raises(ValueError, match="5 layers"): freeze(model, 5)
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-bert", "tiny-t5"])
+def test_dropout_is_set_everywhere(name):
+    model, tokenizer = load(name, labels=["a", "b"])
+    inputs = tokenizer(["A film to forget.", "A joy."], padding=True, return_tensors="pt")
+    def differ(p):
+        set_dropout(model, p).train()
+        with torch.no_grad(): first, second = (model(**inputs).logits for _ in range(2))
+        return not torch.equal(first, second)
+    assert [differ(p) for p in (0.0, 0.5, 0.0)] == [False, True, False]
+    drops = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    numbers = [m.dropout for m in model.modules()
+               if isinstance(getattr(m, "dropout", None), float)]
+    assert {m.p for m in drops} == {0.0} and set(numbers) <= {0.0}
+
+
+def test_a_recipe_can_set_the_dropout():
+    for dropout, wanted in ((None, 0.1), (0.0, 0.0), (0.3, 0.3)):
+        model = prepare(Recipe(dropout=dropout, max_train_samples=10))[1]
+        drops = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+        assert drops and set(drops) == {wanted}
 
 
 def test_truncation_keeps_the_end(tiny):
