@@ -8,14 +8,20 @@ import pytest
 import sklearn.metrics as reference
 import torch
 from hypothesis import given, settings, strategies as st
-from scipy.stats import binomtest, chi2
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest, chi2, norm
 
 from course_lib.behaviour import CHANGES, by_group, denied, flip_rates, typo
-from course_lib.comparison import mcnemar, paired_difference, rows_needed
-from course_lib.evaluation import accuracy, bootstrap_interval, macro_f1, roc_auc, wilson_interval
+from course_lib.comparison import (
+    accuracy_gain, mcnemar, mcnemar_p, paired_difference, rows_needed
+)
+from course_lib.evaluation import (
+    accuracy, bootstrap_interval, expected_calibration_error, macro_f1, roc_auc, wilson_interval
+)
 from course_lib.metrics import (
-    average_precision, averaged, balanced_accuracy, brier_score, class_report, coverage,
-    fit_temperature, log_loss, perplexity, precision_recall_curve
+    auc_interval, average_precision, averaged, balanced_accuracy, brier_score,
+    calibration_by_chance, class_report, coverage, drawn_tables, f1_interval, fit_temperature,
+    log_loss, perplexity, precision_recall_curve, table_f1
 )
 from course_lib.runs import compare_verdict
 
@@ -155,7 +161,12 @@ def test_mcnemar(b, c, both):
     second = np.r_[np.zeros(b, bool), np.ones(c, bool), np.ones(both + 1, bool)]
     found, turned = mcnemar(first, second), mcnemar(second, first)
     assert (found["only_first"], found["only_second"]) == (b, c)
-    assert math.isclose(found["p_value"], turned["p_value"])
+    for name in ("p_value", "mid_p"):
+        assert math.isclose(found[name], turned[name])
+        assert 0 < found[name] <= 1 + 1e-12
+    if b + c: assert math.isclose(found["p_value"], binomtest(b, b + c).pvalue, rel_tol=1e-9)
+    split = math.comb(b + c, b) / 2 ** (b + c)
+    assert math.isclose(found["mid_p"], found["p_value"] - (split if b != c else 0), abs_tol=1e-12)
     approximation = chi2.sf((abs(b - c) - 1) ** 2 / max(b + c, 1), 1)
     if b == c: assert found["p_value"] == 1
     elif b + c > 50: assert abs(found["p_value"] - approximation) < 0.03
@@ -173,14 +184,146 @@ def test_paired_difference():
     assert same == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_mid_p_of_a_published_table():
+    """Bentur et al. 2009, as in Fagerland et al. 2013: exact 0.070, mid-p 0.039."""
+    exact, mid_p = mcnemar_p(1, 7)
+    assert math.isclose(exact, 18 / 256) and math.isclose(mid_p, 10 / 256)
+
+
 @pytest.mark.parametrize("difference, disagreement", [(0.02, 0.1), (0.05, 0.2), (0.1, 0.15)])
 def test_the_planned_number_of_rows_finds_the_difference(difference, disagreement):
     rng, n = np.random.default_rng(0), rows_needed(difference, disagreement)
     one, other = (disagreement + difference) / 2, (disagreement - difference) / 2
-    table = rng.multinomial(n, [one, other, 1 - disagreement], size=800)
-    found = [binomtest(int(x), int(x + y)).pvalue < 0.05 for x, y, _ in table]
-    assert 0.72 < np.mean(found) < 0.88
+
+    def powers(rows, by=(one, other)):
+        x, y, _ = rng.multinomial(rows, [*by, 1 - disagreement], size=20_000).T
+        return [np.mean(p < 0.05) for p in mcnemar_p(x, y)]
+
+    exact, mid_p = powers(n)
+    assert 0.79 < mid_p < 0.85 and 0.75 < exact < 0.79
+    assert powers(n + math.ceil(2 / difference))[0] > 0.79
+    assert powers(n, (disagreement / 2, disagreement / 2))[1] < 0.055
     with pytest.raises(ValueError): rows_needed(0.2, 0.1)
+
+
+def right_answers(only_first, only_second, n):
+    row = np.arange(n)
+    return row >= only_second, (row < only_second) | (row >= only_first + only_second)
+
+
+def score_distance(b, c, n, d):
+    """Tango's statistic at a difference d; the share of the second alone by brute force."""
+    low, high = max(0.0, -d), (1 - d) / 2      # neither share below 0, both together at most 1
+
+    def cost(q):
+        shares = np.maximum([q + d, q, 1 - d - 2 * q], 1e-300)
+        return -np.dot([b, c, n - b - c], np.log(shares))
+
+    q = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    return abs(b - c - n * d) / math.sqrt(n * (2 * q + d * (1 - d)))
+
+
+@pytest.mark.parametrize("b, c, n", [(1, 7, 21), (40, 20, 160), (0, 0, 90), (2, 0, 90), (0, 9, 9),
+                                     (5, 0, 5), (3, 3, 40)])
+def test_an_accuracy_gain_ends_where_the_score_statistic_is_1_96(b, c, n):
+    found, low, high = accuracy_gain(*right_answers(b, c, n))
+    assert math.isclose(found, (b - c) / n) and low <= found <= high and low < high
+    for end in (low, high):
+        if abs(end) < 1: assert math.isclose(score_distance(b, c, n, end), 1.96, abs_tol=2e-3)
+    turned = accuracy_gain(*right_answers(c, b, n))
+    np.testing.assert_allclose(turned, (-found, -high, -low), atol=1e-9)
+    if (b, c) == (1, 7):      # Fagerland et al. 2014, table V
+        np.testing.assert_allclose((low, high), (-0.517, -0.026), atol=5e-4)
+
+
+@pytest.mark.parametrize("psi, d, n", [(0.02, 0.02, 90), (0.05, 0.03, 90), (0.2, 0.1, 200)])
+def test_an_accuracy_gain_keeps_its_word(psi, d, n):
+    better = (psi + d) / 2
+    world = np.array([[0.1, psi - better], [better, 0.9 - psi]])
+    held = coverage(lambda y, p: accuracy_gain(y == 1, p == 1)[1:], world, d, n, 1000)
+    assert held > 0.925
+
+
+@pytest.mark.parametrize("truth, n, share", [(0.98, 50, 0.5), (0.98, 120, 0.1), (0.8, 100, 0.5)])
+def test_an_interval_of_the_area_keeps_its_word(truth, n, share):
+    rng, held = np.random.default_rng(0), 0
+    positive = np.arange(n) < share * n
+    for _ in range(600):
+        scores = rng.normal(positive * math.sqrt(2) * norm.ppf(truth))
+        low, high = auc_interval(positive, scores)
+        other_way = auc_interval(~positive, scores)
+        np.testing.assert_allclose(other_way, (1 - high, 1 - low), atol=1e-9)
+        held += low <= truth <= high
+    assert held / 600 > 0.93
+
+
+def test_an_interval_of_the_area_at_the_edges():
+    positive = np.arange(40) < 20
+    low, high = auc_interval(positive, positive.astype(float))
+    assert 0.85 < low < 0.92 and high == 1
+    low, high = auc_interval(positive, np.zeros(40))      # all tied
+    assert math.isclose(low, 1 - high, abs_tol=1e-9) and 0.3 < low < 0.35
+    with pytest.raises(ValueError, match="positive and negative"):
+        auc_interval(np.ones(9, bool), np.arange(9.0))
+
+
+@quick
+@given(answers)
+def test_f1_of_a_table_and_its_interval(rows):
+    labels, predictions = rows
+    k = len(np.unique(np.r_[labels, predictions]))
+    support = np.unique(labels, return_counts=True)[1]
+    if k == 1 or len(support) < k or support.min() < 2:
+        with pytest.raises(ValueError): f1_interval(labels, predictions, at_least=2)
+        return
+    low, high = f1_interval(labels, predictions, at_least=2)
+    assert 0 <= low < high <= 1
+    assert low - 1e-12 <= macro_f1(labels, predictions) <= high + 1e-12
+    # classes that never occur, between or above, change nothing
+    assert (low, high) == f1_interval(2 * labels + 1, 2 * predictions + 1, at_least=2)
+
+
+def test_tables_are_drawn_around_the_counts():
+    counts = np.array([[30, 4, 1], [2, 40, 3], [0, 1, 19]])
+    tables = drawn_tables(counts, draws=20_000)
+    added = counts + np.full((3, 3), 1 / 6) + np.eye(3) / 3
+    np.testing.assert_allclose(tables.mean(0), added / added.sum(), atol=1e-3)
+    np.testing.assert_allclose(tables.sum((1, 2)), 1)
+    labels, predictions = (np.repeat(x, counts.ravel()) for x in np.indices((3, 3)).reshape(2, 9))
+    assert math.isclose(table_f1(counts), macro_f1(labels, predictions))
+
+
+RARE = np.array([[0.07, 0.03], [0.045, 0.855]])
+FIVE = (0.8 * np.eye(5) + 0.05 * (1 - np.eye(5))) / 5
+
+
+@pytest.mark.parametrize("world, n", [(RARE, 80), (RARE, 120), (FIVE, 100),
+                                      (np.array([[0.49, 0.01], [0.01, 0.49]]), 60)])
+def test_an_interval_of_macro_f1_keeps_its_word(world, n):
+    refused = []
+
+    def interval(y, p):
+        try: return f1_interval(y, p)
+        except ValueError as error:
+            refused.append(str(error))
+            return math.nan, math.nan
+
+    held = coverage(interval, world, float(table_f1(world)), n, 1000)
+    assert 0.91 < held / (1 - len(refused) / 1000) < 0.985
+    assert all("needs at least 5 of each class" in text for text in refused)
+
+
+def test_calibration_by_chance():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(3), 300)
+    mean, high = calibration_by_chance(probabilities)
+    drawn = []
+    for _ in range(200):
+        labels = (rng.random((300, 1)) > probabilities.cumsum(1)).sum(1)
+        drawn.append(expected_calibration_error(labels, probabilities))
+    assert abs(np.mean(drawn) - mean) < 0.003 and abs(np.quantile(drawn, 0.95) - high) < 0.008
+    assert calibration_by_chance(probabilities) == (mean, high)
+    assert calibration_by_chance(np.eye(3)[[0, 1, 2]]) == (0, 0)      # sure and right: no luck
 
 
 def test_groups():
