@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['confusion_matrix', 'accuracy', 'macro_f1', 'roc_auc', 'bootstrap_interval', 'wilson_interval', 'score',
-           'majority_baseline', 'model_gain', 'baselines', 'by_slice', 'share_right', 'plain', 'plot_confusion',
-           'roc_curve', 'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability', 'worst',
-           'open_test', 'pages_that_opened', 'plot_scores']
+           'majority_baseline', 'accuracy_gain', 'model_gain', 'baselines', 'by_slice', 'share_right', 'plain',
+           'plot_confusion', 'roc_curve', 'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability',
+           'worst', 'open_test', 'pages_that_opened', 'plot_scores']
 
 # %% ../nbs/06_evaluation.ipynb #9536b4e3
 import math
@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
 from matplotlib.figure import Figure
-from scipy.stats import binomtest, rankdata
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm, rankdata
 
 from .counting import count_words
 from .data import fingerprint
@@ -119,18 +120,36 @@ def majority_baseline(counts: list, # rows of each class in the training data
     return np.tile(shares, (n, 1))
 
 
+# %% ../nbs/06_evaluation.ipynb #3c0ece34
+def accuracy_gain(first: np.ndarray, # which rows one model got right, (rows,)
+                  second: np.ndarray, # which rows the other got right, (rows,)
+                 ) -> tuple: # (difference, low, high)
+    """How much more accurate the first is on the same rows, with Tango's 95 % interval (1998).
+    It never has width zero. Zero is outside if McNemar's original test is below 5 %."""
+    n = len(first)
+    only_first = int((first & ~second).sum())
+    only_second = int((~first & second).sum())
+    found = (only_first - only_second) / n
+    def beyond(d):      # above 0 where what was found is too far from a difference d
+        b = (2 * n - only_first + only_second) * d - only_first - only_second
+        root = math.sqrt(max(0.0, b * b + 8 * n * only_second * d * (1 - d)))
+        likely = (root - b) / (4 * n)      # share for the second alone, most likely given d
+        variance = (2 * likely + d * (1 - d)) / n
+        return (found - d)**2 - norm.ppf(0.975)**2 * variance
+    low = brentq(beyond, -1, found - 1e-9) if found > -1 else -1.0
+    high = brentq(beyond, found + 1e-9, 1) if found < 1 else 1.0
+    return found, float(low), float(high)
+
 # %% ../nbs/06_evaluation.ipynb #88ab7acf
 def model_gain(labels: np.ndarray, # (rows,)
                probabilities: np.ndarray, # of the model, (rows, classes)
                baseline: np.ndarray, # its probabilities, (rows, classes)
               ) -> dict: # value, low, high
-    """How much more accurate a model is than a baseline on the same rows.
-    The 95 % interval is that of a paired bootstrap."""
+    "How much more accurate a model is than a baseline on the same rows, with a 95 % interval."
     right = probabilities.argmax(-1) == labels
     baseline_right = baseline.argmax(-1) == labels
-    gain = right.astype(float) - baseline_right
-    low, high = bootstrap_interval(np.mean, gain)
-    return {"value": float(gain.mean()), "low": low, "high": high}
+    value, low, high = accuracy_gain(right, baseline_right)
+    return {"value": value, "low": low, "high": high}
 
 # %% ../nbs/06_evaluation.ipynb #b2f32b98
 def baselines(splits: DatasetDict, # the counters learn from `train`; `validation` chooses

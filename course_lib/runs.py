@@ -35,9 +35,9 @@ from .counting import COUNTERS
 from .data import fingerprint, load_data, text_key
 from .download import PACKAGES
 from .errors import InputError
-from course_lib.evaluation import (
-    accuracy, baselines, macro_f1, majority_baseline, open_test, plot_confusion, plot_reliability,
-    plot_roc, score)
+from .evaluation import (
+    accuracy, baselines, macro_f1, majority_baseline, model_gain, open_test, plot_confusion,
+    plot_reliability, plot_roc, score)
 from .files import (
     exists, find_file, is_hub_name, read_json_file, write_atomically, write_json, writing)
 from .loading import quiet
@@ -367,8 +367,8 @@ def compare_classes(rows: Dataset, logits: tuple, names: tuple) -> dict:
     second = as_probabilities(logits[1])[:, order]
     choices = first.argmax(-1), second.argmax(-1)
     found = {"n": len(labels), "first": score(labels, first), "second": score(labels, second),
-             "difference": {metric.__name__: paired_difference(metric, labels, *choices)
-                            for metric in (accuracy, macro_f1)},
+             "difference": {"accuracy": model_gain(labels, first, second),
+                            "macro_f1": paired_difference(macro_f1, labels, *choices)},
              **mcnemar(*(choice == labels for choice in choices))}
     return {**found, "verdict": compare_verdict(found)}
 
@@ -378,7 +378,7 @@ def compare_verdict(found: dict) -> str: # a sentence
     more = found["only_first"] - found["only_second"]
     differ = found["only_first"] + found["only_second"]
     gain = abs(more) / n # from the counts: exactly the disagreement if all go one way
-    clear = found["p_value"] < 0.05 and not interval["low"] <= 0 <= interval["high"]
+    clear = found["mid_p"] < 0.05 and not interval["low"] <= 0 <= interval["high"]
     if clear:
         better = "first" if more > 0 else "second"
         return f"The {better} run is better on these rows, by {100 * gain:.1f} points of accuracy."

@@ -13,10 +13,10 @@ from scipy.stats import binomtest, chi2, norm
 
 from course_lib.behaviour import CHANGES, by_group, denied, flip_rates, typo
 from course_lib.comparison import (
-    accuracy_gain, mcnemar, mcnemar_p, paired_difference, rows_needed
+    mcnemar, mcnemar_p, paired_difference, rows_needed
 )
 from course_lib.evaluation import (
-    accuracy, bootstrap_interval, expected_calibration_error, macro_f1, roc_auc, wilson_interval
+    accuracy_gain, accuracy, bootstrap_interval, expected_calibration_error, macro_f1, roc_auc, wilson_interval
 )
 from course_lib.metrics import (
     auc_interval, average_precision, averaged, balanced_accuracy, brier_score,
