@@ -16,7 +16,8 @@ from course_lib.comparison import (
     mcnemar, mcnemar_p, paired_difference, rows_needed
 )
 from course_lib.evaluation import (
-    accuracy_gain, accuracy, bootstrap_interval, expected_calibration_error, macro_f1, roc_auc, wilson_interval
+    accuracy, accuracy_gain, bootstrap_interval, expected_calibration_error, macro_f1, roc_auc,
+    wilson_interval
 )
 from course_lib.metrics import (
     auc_interval, average_precision, averaged, balanced_accuracy, brier_score,
