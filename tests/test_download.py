@@ -473,7 +473,7 @@ def test_asking_how_long_changes_nothing(tmp_path):
 
 def test_the_preset_is_what_it_says():
     recipe = Recipe(**PRESETS["smol"])
-    assert (recipe.model, recipe.lora_rank, recipe.learning_rate) == ("smollm2", 16, 3e-4)
+    assert (recipe.model, recipe.lora_rank, recipe.learning_rate) == ("smollm2", 16, 1e-3)
     for name in PRESETS: Recipe(**PRESETS[name])
 
 
