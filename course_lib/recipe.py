@@ -120,8 +120,8 @@ class Recipe(Settings):
 # %% ../nbs/c_recipe.ipynb #7e5f2973
 PRESETS = {"tiny": {"epochs": 4, "dropout": 0.0, "metric_for_best_model": "accuracy"},
            "small": {"model": "minilm", "batch_size": 32},
-           "smol": {"model": "smollm2", "lora_rank": 16, "learning_rate": 1e-3, "epochs": 1,
-                    "batch_size": 4, "max_train_samples": 1200, "bf16": False},
+           "smol": {"model": "smollm2", "lora_rank": 16, "learning_rate": 1e-3, "epochs": 2,
+                    "batch_size": 8, "max_train_samples": 1200},
            "full": {"model": "gpt2", "data": "cornell-movie-review-data/rotten_tomatoes"}}
 
 # %% ../nbs/c_recipe.ipynb #d9356f0f
