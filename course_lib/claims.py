@@ -841,7 +841,9 @@ def p_value(values, worth: float, shared: float = 0.0) -> float:
 # %% ../nbs/b_claims.ipynb #49d5e63d
 DERIVED = ["says", "effect", "low", "high", "unit", "worth", "word", "why", "p", "q", "verdict"]
 
-def numbers(values: str) -> list: return [float(v) for v in values.split()]
+def numbers(values: str) -> list: # of floats
+    "The effects of the seeds, as a line of the ledger has them."
+    return [float(v) for v in values.split()]
 
 def judged(table: pd.DataFrame) -> pd.DataFrame: # with the columns DERIVED
     "The lines of a ledger with all that follows from the effects of their seeds."
@@ -917,7 +919,9 @@ def print_of(path: Path) -> str:
     return checksum_at(path, state.st_mtime_ns, state.st_size)
 
 @cache
-def checksum_at(path: Path, *state: int) -> str: return checksum(path)
+def checksum_at(path: Path, *state: int) -> str:
+    "The checksum of a file in a certain state."
+    return checksum(path)
 
 AMONG_SETTINGS = {"RECIPE", "LEARNING_RATES"} # what they give a run is in its key already
 
@@ -985,7 +989,9 @@ def unpacked(path) -> list: # of dicts
     for column in ("settings", "found", "versions"): table[column] = table[column].map(json.loads)
     return table.to_dict("records")
 
-def as_text(value: dict) -> str: return json.dumps(value, sort_keys=True)
+def as_text(value: dict) -> str:
+    "JSON with its keys in order, so that equal values are equal texts."
+    return json.dumps(value, sort_keys=True)
 
 # %% ../nbs/b_claims.ipynb #c15d6ebf
 class Runs:
