@@ -32,7 +32,8 @@ bench: .venv/dev       ## our loop beside others on this machine, one thread, ab
 
 claims: .venv/dev      ## the experiments behind the ledger of claims: hours; stopped and started again, it goes on
 	OMP_NUM_THREADS=1 $(BIN)/course claims --minutes 1000 --out runs/claims
-	cp runs/claims/claims.csv data/claims.csv
+	cp runs/claims/claims.csv runs/claims/claims-runs.parquet data/
+	$(BIN)/course claims --check --out data
 
 models: .venv/dev      ## fetch what the tests read; what is there already isn't fetched again
 	$(BIN)/course download smollm2

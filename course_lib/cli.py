@@ -10,8 +10,8 @@ __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding',
            'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict', 'read_lines', 'generate', 'print_piece',
            'chat', 'typed_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab', 'doctor',
            'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims',
-           'record', 'export', 'export_files', 'export_page', 'registry_at', 'add', 'list_versions', 'show',
-           'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade', 'grade_all', 'grade_one',
+           'check_ledger', 'record', 'export', 'export_files', 'export_page', 'registry_at', 'add', 'list_versions',
+           'show', 'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade', 'grade_all', 'grade_one',
            'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
@@ -25,7 +25,7 @@ import typer
 from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
 from .files import (
-    check_new_file, check_readable, find_file, is_folder, read_json_file, write_atomically)
+    check_new_file, check_readable, find_file, is_file, is_folder, read_json_file, write_atomically)
 from .machine import share_cores
 from .recipe import (PRESETS, Recipe, Settings, check_data, check_folder, check_inputs,
                                check_run, check_texts, unknown)
@@ -427,19 +427,43 @@ Claim = Annotated[Optional[str], typer.Argument(
 @app.command()
 def claims(name: Claim = None,
            minutes: Option(float, "Begin no run after that; the same command goes on.", min=0) = 15,
-           out: Option(Path, "Runs and claims.csv are kept here.") = Path("runs/claims"),
+           out: Option(Path, "Ledger and runs are kept here.") = Path("runs/claims"),
+           check: Option(bool, "Compute the ledger again from its kept runs.", "--check") = False,
            as_json: AsJson = False):
     "Put what tutorials claim to the test: effects with intervals over seeds, and a verdict."
+    if check: return check_ledger(out)
     from course_lib.claims import run_claims
     table = run_claims([name] if name else None, out, minutes, say)
     if as_json:
         print(table.to_json(orient="records", force_ascii=False))
         return
     for _, rows in table.groupby("claim", sort=False) if len(table) else []:
-        first, effects = rows.iloc[0], rows[["condition", "effect", "low", "high", "seeds"]]
+        first = rows.iloc[0]
+        effects = rows[["condition", "first", "second", "effect", "low", "high", "seeds", "word"]]
         print(f"{first['claim']}: {first['says']}")
-        print(effects.to_string(index=False))
-        print(f"{first['unit']} – {first['verdict']}\n")
+        print(effects.round(2).to_string(index=False, na_rep="–"))
+        print(f"{'; '.join(rows['unit'].unique())} – {first['verdict']}\n")
+
+# %% ../nbs/c_command_line.ipynb #3e7d51b9
+def check_ledger(out: Path) -> None:
+    "Say where a ledger differs from what its kept runs say; then the exit code is 1."
+    import pandas as pd
+    from course_lib.claims import COLUMNS, PACKED, Runs, check_claims, stale
+    from course_lib.files import shipped
+    here = out / "claims.csv"
+    runs = Runs(out / "runs", out / PACKED) if is_file(here) else Runs(shipped("none"))
+    ledger = pd.read_csv(here if is_file(here) else shipped("claims.csv"))
+    if list(ledger) != COLUMNS:
+        raise InputError(f"{here} – is from another version – run course claims again")
+    found = check_claims(ledger, runs)
+    for line in found: print(line)
+    kept = (ledger["kept"] == "yes").sum()
+    old = len(stale(runs))
+    another = "are of other code, data or checkpoints: course claims makes them again"
+    say(f"{len(ledger)} lines, {kept} of them computed again from {len(runs.all())} kept runs;"
+        f" {len(found)} differences")
+    if old: say(f"{old} runs {another}")
+    if found: raise typer.Exit(1)
 
 # %% ../nbs/c_command_line.ipynb #fa5f2927
 # the module that makes each table
