@@ -315,7 +315,9 @@ def with_slices(rows: Dataset, recipe: dict, data: str) -> Dataset:
     if "slice" not in columns or "slice" in (*texts, label): return rows
     kinds = {"\n".join(row[c].strip() for c in texts): str(row["slice"]) for row in table}
     if len(set(kinds.values())) > MOST_SLICES: return rows
-    return rows.add_column("slice", [kinds[text] for text in rows["text"]])
+    features = Features(**rows.features, slice=Value("string"))
+    own = {"slice": [kinds[text] for text in rows["text"]]}
+    return Dataset.from_dict({**rows.to_dict(), **own}, features=features)
 
 MOST_SLICES = 20 # of more, each would hold too few rows
 
