@@ -69,7 +69,7 @@ def test_losses_are_those_of_sentence_transformers(encoder, theirs, rows, loss, 
     torch.testing.assert_close(ours, wanted, atol=1e-6, rtol=0)
     known = {n for n, _ in model.named_parameters() if not n.startswith("pooler")}
     mine, other = gradient(ours, model, known), gradient(wanted, theirs, known)
-    assert (mine - other).norm() / other.norm() < 1e-6
+    assert (mine - other).norm() / other.norm() < 1e-5
 
 
 def test_a_pair_does_not_depend_on_what_shares_its_batch(encoder, rows):
