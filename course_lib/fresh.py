@@ -54,7 +54,9 @@ def headline_once(preset: str, seed: int) -> dict: # {part: a character a row, 1
         found[part] = as_text(right_rows(answers, rows))
     return found
 
-def as_text(right: np.ndarray) -> str: return "".join("1" if yes else "0" for yes in right)
+def as_text(right: np.ndarray) -> str:
+    "A character a row: 1 where it is right, 0 where it is not."
+    return "".join("1" if yes else "0" for yes in right)
 
 RECORDS = {"headline": (headline_once, [
     {"preset": preset, "seed": seed} for preset, seeds in (("counter", 5), ("tiny", 5), ("smol", 2))

@@ -47,13 +47,13 @@ def distance(predictions, labels):
     "Mean absolute error."
     return (predictions - labels).abs().mean()
 
-def score_ratings(rows, predictions, train, recipe):
+def score_ratings(rows, predictions, known, recipe):
     "Mean absolute error of the model, and of always saying the mean."
     labels = np.array(rows["label"][:])
     def error(guess):
         found = float(np.abs(labels - guess).mean())
         return {"distance": {"value": found, "low": found, "high": found}}
-    mean = np.mean(train["label"][:]) if train is not None else 0.5
+    mean = np.mean(known["train"]["label"][:]) if known else 0.5
     return {"n": len(labels), "metrics": error(predictions.numpy()),
             "baselines": {"the_mean": error(mean)}}
 
