@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['confusion_matrix', 'accuracy', 'macro_f1', 'roc_auc', 'bootstrap_interval', 'wilson_interval', 'score',
-           'majority_baseline', 'accuracy_gain', 'model_gain', 'baselines', 'by_slice', 'share_right', 'plain',
-           'plot_confusion', 'roc_curve', 'plot_roc', 'reliability', 'expected_calibration_error', 'plot_reliability',
-           'worst', 'open_test', 'pages_that_opened', 'plot_scores']
+           'majority_baseline', 'accuracy_gain', 'model_gain', 'baselines', 'by_slice', 'accuracy_with_interval',
+           'plain', 'plot_confusion', 'roc_curve', 'plot_roc', 'reliability', 'expected_calibration_error',
+           'plot_reliability', 'worst', 'open_test', 'pages_that_opened', 'plot_scores']
 
 # %% ../nbs/06_evaluation.ipynb #9536b4e3
 import math
@@ -176,13 +176,13 @@ def by_slice(slices: list, labels: np.ndarray, probabilities: np.ndarray, baseli
     for name in sorted(set(slices)):
         own = np.array([kind == name for kind in slices])
         truth, model, other = labels[own], probabilities[own], baseline[own]
-        found[name] = {"n": int(own.sum()), "accuracy": share_right(truth, model),
-                       "baseline": share_right(truth, other),
+        found[name] = {"n": int(own.sum()), "accuracy": accuracy_with_interval(truth, model),
+                       "baseline": accuracy_with_interval(truth, other),
                        "model_gain": model_gain(truth, model, other)}
     return found
 
-def share_right(labels: np.ndarray, probabilities: np.ndarray) -> dict: # value, low, high
-    "The accuracy with Wilson's interval."
+def accuracy_with_interval(labels: np.ndarray, probabilities: np.ndarray) -> dict:
+    "The accuracy with Wilson's interval: value, low, high."
     right = int((labels == probabilities.argmax(-1)).sum())
     low, high = wilson_interval(right, len(labels))
     return {"value": right / len(labels), "low": low, "high": high}

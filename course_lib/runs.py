@@ -659,8 +659,9 @@ def known_splits(recipe: dict) -> DatasetDict | None: # None if they are gone or
 def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, delimiter) -> tuple:
     "(name, rows) with the classes of the model; columns are those of the run by default."
     columns = {"text": text or recipe["text"], "label": label or recipe["label"]}
-    form = {"encoding": encoding, "delimiter": delimiter}
-    return run_task(recipe["task"]).read_more({**recipe, **columns, **form}, data, names)
+    asked = {**recipe, **columns, "encoding": encoding, "delimiter": delimiter}
+    name, rows = run_task(recipe["task"]).read_more(asked, data, names)
+    return name, with_slices(rows, asked, data)
 
 def predictions_of(model, tokenizer, recipe: dict, rows: Dataset):
     "What a loaded run says to rows."
@@ -686,9 +687,6 @@ def evaluate(run,
     name, rows = rows_to_score(recipe, data, names, text, label, encoding, delimiter)
     known = known_splits(recipe)
     predictions = predictions_of(model, tokenizer, recipe, rows)
-    columns = {"text": text or recipe["text"], "label": label or recipe["label"]}
-    form = {"encoding": encoding, "delimiter": delimiter}
-    rows = with_slices(rows, {**recipe, **columns, **form}, data)
     metrics = run_task(recipe["task"]).score(rows, predictions, known, recipe)
     return {"split": name, **metrics, "trained_on": count_seen(rows, known)}
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'GRID', 'RECORDS', 'Trial', 'run_trial', 'find_learning_rate', 'suggest_learning_rate', 'estimate_seconds',
            'Knob', 'Panel', 'work', 'watch', 'trial_table', 'trial_scores', 'suggest', 'search', 'plot_importance',
-           'share_right', 'recipe_once', 'grid', 'flip_labels', 'diagnose']
+           'recipe_once', 'grid', 'flip_labels', 'diagnose']
 
 # %% ../nbs/07_tuning.ipynb #1390f18f
 import math, threading, time
@@ -23,6 +23,7 @@ from .errors import InputError
 from .evaluation import score
 from .models import freeze, load, set_dropout
 from .optim import SCHEDULES
+from .runs import right_share
 from .show import COLORS, figure_png, new_figure
 from .tokens import tokenize
 from .training import (
@@ -328,10 +329,6 @@ def plot_importance(study) -> Figure:
 # %% ../nbs/07_tuning.ipynb #c877b89f
 GRID = {"tiny-gpt2": (1e-4, 2e-4, 5e-4)} # model -> learning rates
 
-def share_right(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    "Accuracy of logits."
-    return (logits.argmax(-1) == labels).float().mean().item()
-
 def recipe_once(model: str, learning_rate: float, epochs: int, dropout: float) -> dict:
     "Train on all the reviews with these settings: measures on the validation part."
     start = time.process_time()
@@ -340,7 +337,7 @@ def recipe_once(model: str, learning_rate: float, epochs: int, dropout: float) -
     set_dropout(network, dropout)
     tokens = tokenize({part: splits[part] for part in ("train", "validation")}, tokenizer)
     history = fit(network, tokens["train"], tokens["validation"], learning_rate=learning_rate,
-                  epochs=epochs, metric={"accuracy": share_right},
+                  epochs=epochs, metric={"accuracy": right_share},
                   metric_for_best_model="accuracy", progress=False)
     looks = history[history["split"] == "validation"]
     best = looks.loc[looks["accuracy"].idxmax()]
