@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'AsJson', 'Preset', 'AnyData',
-           'Texts', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature', 'TopP', 'NewTokens', 'Seed', 'Page',
-           'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Exported', 'registry_app', 'Place', 'Stage', 'Reference',
-           'Version', 'HandedIn', 'Option', 'say', 'do_run', 'in_a_process', 'print_scores', 'score_cell', 'run',
-           'option', 'takes_recipe', 'fine_tune', 'evaluate', 'predict', 'read_lines', 'generate', 'print_piece',
-           'chat', 'typed_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab', 'doctor',
-           'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims',
-           'check_ledger', 'record', 'export', 'export_files', 'export_page', 'registry_at', 'add', 'list_versions',
-           'show', 'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade', 'grade_all', 'grade_one',
-           'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
+           'Asked', 'Answers', 'Texts', 'TABLES', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature', 'TopP',
+           'NewTokens', 'Seed', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Exported', 'registry_app',
+           'Place', 'Stage', 'Reference', 'Version', 'HandedIn', 'Option', 'say', 'do_run', 'in_a_process',
+           'print_scores', 'print_classes', 'score_cell', 'run', 'option', 'takes_recipe', 'fine_tune', 'evaluate',
+           'predict', 'answer_table', 'flat', 'read_lines', 'generate', 'print_piece', 'chat', 'typed_lines', 'compare',
+           'print_comparison', 'audit', 'download', 'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine',
+           'product_speed', 'training_speed', 'timed', 'bench', 'claims', 'check_ledger', 'record', 'export',
+           'export_files', 'export_page', 'registry_at', 'add', 'list_versions', 'show', 'version_of', 'promote',
+           'rollback', 'serve', 'watch', 'build', 'grade', 'grade_all', 'grade_one', 'in_options', 'running', 'main',
+           'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import inspect, json, os, re, sys, time
@@ -91,6 +92,16 @@ def print_scores(metrics: dict, verdict: str = "", name: str = "this model") -> 
         both = [f"{who.replace('_', ' ')} {found[key]['value']:.3f}" for who, key in
                 ((name, "accuracy"), (metrics["best_baseline"], "baseline"))]
         print(f"  slice {kind}, n = {found['n']}: {', '.join(both)}")
+    print_classes(metrics.get("per_class", {}))
+
+def print_classes(classes: dict) -> None:
+    "Precision and recall of each class, the rarest first, of twenty at most."
+    for kind, found in sorted(classes.items(), key=lambda one: one[1]["support"])[:20]:
+        cells = [score_cell(name, {"value": found[name], "low": found[f"{name}_low"],
+                                   "high": found[f"{name}_high"]})
+                 for name in ("precision", "recall")]
+        print(f"  class {kind}, n = {found['support']}: {'   '.join(cells)}")
+    if len(classes) > 20: print(f"  {len(classes) - 20} more classes: see metrics.json")
 
 def score_cell(name: str, score: dict) -> str:
     "A score with its interval."
@@ -163,13 +174,19 @@ def evaluate(run: Path, data: Rows, text: Text = None, label: Label = None,
     else: print_scores(metrics, run_task(task).verdict(metrics))
 
 # %% ../nbs/c_command_line.ipynb #c955d240
+Asked = Option(Optional[str], "A table with texts to answer, instead of texts.")
+Answers = Option(Optional[Path], "Write the table with the answers here: .csv, .tsv or .jsonl.")
 Texts = Annotated[Optional[list[str]], typer.Argument(
     metavar="[TEXT ... | -]", help="Texts, or - for one a line from standard input.")]
 
 @app.command()
-def predict(run: Path, texts: Texts = None):
-    "Answer texts; prints a JSON object a line."
+def predict(run: Path, texts: Texts = None, data: Asked = None, out: Answers = None,
+            force: Force = False, text: Text = None, encoding: Encoding = None,
+            delimiter: Delimiter = None):
+    "Answer texts, or the rows of a table; prints a JSON object a line."
     check_run(run)
+    if data: return answer_table(run, data, out, force, text, encoding, delimiter)
+    if out: raise InputError(f"--out {out} – is for the rows of a table – give it with --data")
     texts = read_lines(sys.stdin) if texts in (None, [], ["-"]) else texts
     check_texts(texts)
     start = time.perf_counter()
@@ -179,6 +196,29 @@ def predict(run: Path, texts: Texts = None):
     for i in range(0, len(texts), 1024):
         answers = predict_texts(*loaded, texts[i:i + 1024], batch_size=64)
         for row in answers: print(json.dumps(row, ensure_ascii=False))
+
+def answer_table(run: Path, data: str, out: Path | None, force: bool, *form) -> None:
+    "Answer the rows of a table, into a table or onto the screen."
+    check_data(data)
+    if out: check_new_file(out, [find_file(data)], force)
+    if out and out.suffix.lower() not in TABLES: raise unknown("out", str(out), TABLES)
+    from course_lib.runs import predict_table
+    table, without = predict_table(run, data, *form)
+    if without:
+        say(f"note: {len(without)} of {len(table)} rows have no text and no answer: "
+            f"{'; '.join(without[:3])}")
+    if out: write_atomically(out, lambda path: TABLES[out.suffix.lower()](table, path))
+    else: print(table.to_json(orient="records", lines=True, force_ascii=False), end="")
+
+def flat(table):
+    "A table whose nested values are JSON, for a file that has only texts and numbers."
+    nested = (dict, list)
+    return table.map(lambda v: json.dumps(v, ensure_ascii=False) if isinstance(v, nested) else v)
+
+TABLES = {".csv": lambda table, path: flat(table).to_csv(path, index=False),
+          ".tsv": lambda table, path: flat(table).to_csv(path, index=False, sep="\t"),
+          ".jsonl": lambda table, path: table.to_json(
+              path, orient="records", lines=True, force_ascii=False)} # ending -> how it is written
 
 def read_lines(stream) -> list: # of texts
     "The lines of a stream that must be UTF-8; raises InputError with the line that isn't."

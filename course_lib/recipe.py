@@ -103,6 +103,10 @@ class Recipe(Settings):
         None, 2, 10**9, "train on so many rows, drawn by the seed; all by default")
     lora_rank: int | None = setting(
         None, 1, 10_000, "train LoRA matrices of that rank instead of all weights")
+    early_stopping_patience: int | None = setting(
+        None, 1, 10_000, "end when so many validations in a row bring nothing better")
+    class_weight: str | None = setting(
+        None, choices=("balanced",), help="let rows of rare classes count more")
 
     def __post_init__(self):
         "Resolve files and the learning rate; raises InputError for a value that can't be used."

@@ -18,7 +18,7 @@ from course_lib.cli import main
 from course_lib.counting import COUNTERS
 from course_lib.errors import InputError
 from course_lib.models import load
-from course_lib.runs import LEARNING_RATES, Recipe, fine_tune, verdict
+from course_lib.runs import LEARNING_RATES, Recipe, fine_tune, predict, verdict
 
 FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png",
          "reliability.png", "model", "README.md", "checkpoint"}
@@ -56,7 +56,10 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     assert set(recipe["fingerprints"]) == {"train", "validation", "test"}
     assert [o["split"] for o in recipe["opened"]] == ["test"] == [metrics["split"]]
     assert metrics["n"] == recipe["rows"]["test"]
-    assert set(metrics) == {"split", "n", "metrics", "baselines", "best_baseline", "slices"}
+    assert set(metrics) == {"split", "n", "metrics", "per_class", "only_answer", "baselines",
+                            "best_baseline", "slices"}
+    assert sum(c["support"] for c in metrics["per_class"].values()) == metrics["n"]
+    assert metrics["only_answer"] is None and "class positive, n =" in done.stdout
     assert set(metrics["baselines"]) == {"majority", *COUNTERS}
     assert sum(s["n"] for s in metrics["slices"].values()) == metrics["n"]
     for scores in (metrics["metrics"], *metrics["baselines"].values()):
@@ -77,7 +80,7 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     gain = metrics["baselines"][best]["model_gain"]
     card, said = (out / "README.md").read_text(), verdict(metrics)
     assert said in card and said in done.stdout and COUNTERS[best] in said
-    assert "| negation |" in card
+    assert "| negation |" in card and "| class | rows | precision | recall |" in card
     assert ("more accurate" in said) == (gain["low"] > 0)
     assert ("less accurate" in said) == (gain["high"] < 0)
     accuracy = f"{metrics['metrics']['accuracy']['value']:.3f}"
@@ -285,6 +288,83 @@ def test_evaluate_without_the_training_rows(tmp_path):
     assert done.returncode == 0
     assert "gone or have changed" in done.stderr
     assert set(json.loads(done.stdout)["baselines"]) == {"majority"}
+
+
+ASKED = 'id,text\n101,"good, and cheap"\n102,\n103,"first line\nsecond line"\n104,- not bad\n'
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_predict_answers_a_table(small_run, tmp_path, ending):
+    "Each row keeps its id and its place; the one without a text is named and has no answer."
+    asked, out = tmp_path / "asked.csv", tmp_path / f"answers.{ending}"
+    asked.write_text(ASKED, encoding="utf-8")
+    done = run_course("predict", small_run, "--data", asked, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert f"1 of 4 rows have no text and no answer: {asked}:3" in done.stderr
+    found = (pd.read_json(out, lines=True, dtype=str) if ending == "jsonl" else
+             pd.read_csv(out, sep="\t" if ending == "tsv" else ",", dtype=str))
+    assert found["id"].tolist() == ["101", "102", "103", "104"]
+    answers = predict(small_run, ["good, and cheap", "first line\nsecond line", "- not bad"])
+    there = found[found["id"] != "102"]
+    assert there["predicted_label"].tolist() == [a["label"] for a in answers]
+    if ending != "jsonl":
+        assert [json.loads(s) for s in there["predicted_scores"]] == [a["scores"] for a in answers]
+        assert found["predicted_label"].isna().tolist() == [False, True, False, False]
+    again = run_course("predict", small_run, "--data", asked, "--out", out)
+    assert again.returncode == 2 and "is there already" in again.stderr
+    taken = run_course("predict", small_run, "--data", out, "--out", tmp_path / "more.csv")
+    assert taken.returncode == 2 and "has a column 'predicted_label' already" in taken.stderr
+    assert not (tmp_path / "more.csv").exists()
+    same = run_course("predict", small_run, "--data", asked, "--out", asked, "--force")
+    assert same.returncode == 2 and asked.read_text(encoding="utf-8") == ASKED
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--out", "answers.csv"], "give it with --data"),
+    (["--data", "gone.csv"], "gone.csv"),
+    (["--data", "HERE", "--out", "answers.docx"], "it can be .csv, .tsv, .jsonl"),
+    (["--data", "HERE", "--text", "body"], "no column 'body' – the columns are 'id', 'text'")])
+def test_predict_refuses(small_run, tmp_path, options, message):
+    asked = tmp_path / "asked.csv"
+    asked.write_text(ASKED, encoding="utf-8")
+    options = [asked if o == "HERE" else o for o in options]
+    done = run_course("predict", small_run, *options, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["asked.csv"]
+
+
+def test_a_run_stops_when_nothing_gets_better(data, tmp_path):
+    done = run_course("fine-tune", "--data", data, "--out", tmp_path / "run", "--max-length", 24,
+                      "--epochs", 5, "--learning-rate", 0, "--early-stopping-patience", 2)
+    assert done.returncode == 0, done.stderr
+    history = pd.read_csv(tmp_path / "run/history.csv")
+    assert history["epoch"].max() == 3                 # the first is best, two more bring nothing
+    kept = json.loads((tmp_path / "run/recipe.json").read_text())["kept"]
+    assert kept["epoch"] == 1
+
+
+def test_rare_classes_count_more_if_asked(tmp_path):
+    """A model that learns nothing but how often a class occurs says the common one always; with
+    balanced weights it is as unsure of both. Other tasks refuse the setting."""
+    table = pd.DataFrame({"text": [f"a film {i}" for i in range(100)],
+                          "label": ["rare" if i % 10 == 0 else "common" for i in range(100)]})
+    path = tmp_path / "films.csv"
+    table.to_csv(path, index=False)
+    shares = {}
+    for weight in (None, "balanced"):
+        recipe = Recipe(data=str(path), epochs=4, learning_rate=1e-3, class_weight=weight)
+        out = tmp_path / str(weight)
+        metrics = fine_tune(recipe, out, progress=False)
+        answers = predict(out, ["a film 7", "a film 8", "a film 9"])
+        shares[weight] = sum(a["scores"]["rare"] for a in answers) / 3
+        assert set(metrics["per_class"]) == {"common", "rare"}
+        if weight is None:
+            assert metrics["only_answer"] == "common"
+            assert "gives every row the same answer, 'common'" in (out / "README.md").read_text()
+    assert shares[None] < 0.3 < shares["balanced"]
+    with pytest.raises(InputError, match="class_weight – weighs the labels of whole texts"):
+        fine_tune(Recipe(task="translation", data=str(path), class_weight="balanced"),
+                  tmp_path / "no", progress=False)
 
 
 def test_predict(small_run):
