@@ -16,9 +16,9 @@ __all__ = ['LOOKS', 'STEPS', 'RECIPE', 'PASSES', 'RUNS', 'SLOWLY', 'CLAIMS', 'SM
            'tokens_read', 'tokens_spent', 'ahead', 'interval', 'standard_error', 'decide', 'verdict', 'told_by_word',
            'p_value', 'numbers', 'judged', 'judged_line', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of',
            'print_of', 'checksum_at', 'code_of', 'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text',
-           'Runs', 'place_of', 'read_run', 'OutOfTime', 'getter', 'run_claims', 'asked_runs', 'ledger_before',
-           'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of', 'recomputed', 'check_claims',
-           'differences_between', 'same', 'stale', 'continuation', 'spelt_alike', 'sentences', 'reader',
+           'Runs', 'place_of', 'read_run', 'OutOfTime', 'getter', 'run_claims', 'check_place', 'asked_runs',
+           'ledger_before', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of', 'recomputed',
+           'check_claims', 'differences_between', 'same', 'stale', 'continuation', 'spelt_alike', 'sentences', 'reader',
            'contamination_once']
 
 # %% ../nbs/b_claims.ipynb #76d7c8ab
@@ -45,7 +45,7 @@ from .download import PACKAGES
 from .errors import InputError
 from .counting import tfidf_baseline
 from .evaluation import accuracy, expected_calibration_error, macro_f1
-from .files import checksum, is_file, shipped, write_atomically
+from .files import checksum, exists, is_file, shipped, try_place, write_atomically
 from .metrics import balanced_accuracy, fit_temperature, log_loss
 from .loading import find_model, quiet
 from .models import blocks, freeze, load, set_dropout
@@ -1053,6 +1053,7 @@ def run_claims(
     "Run what is missing within the budget; put the ledger and all runs into the folder."
     wanted = conditions(ids or CLAIMS)
     out = Path(out)
+    check_place(out)
     runs = Runs(out / "runs")
     asked = asked_runs(wanted)
     made = sum(runs.find(run_key(kind, json.loads(own))) is not None for kind, own in asked)
@@ -1073,6 +1074,20 @@ def run_claims(
     whole = merged(ledger_before(out), table)
     write_atomically(out / "claims.csv", lambda p: whole.to_csv(p, index=False))
     return table
+
+# %% ../nbs/b_claims.ipynb #a0ceba92
+def check_place(out: Path) -> None:
+    "Raise InputError for a folder whose files of these names are no ledger and no runs."
+    ours = {"claims.csv": lambda path: list(pd.read_csv(path, nrows=0)) == COLUMNS,
+            PACKED: lambda path: bool(unpacked(path)) or True}
+    for name, known in ours.items():
+        path = out / name
+        try: good = not exists(path) or known(path)
+        except Exception: good = False # whatever the readers say of somebody else's file
+        if good: continue
+        advice = "move it away, or give another folder with out=FOLDER"
+        raise InputError(f"{path} – is there already, and not from this command – {advice}")
+    try_place(out / "claims.csv")
 
 # %% ../nbs/b_claims.ipynb #d280f5ba
 def asked_runs(wanted: dict) -> set: # of (kind, settings as text)

@@ -26,10 +26,11 @@ import typer
 from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
 from .files import (
-    check_new_file, check_readable, find_file, is_file, is_folder, read_json_file, write_atomically)
+    check_log, check_new_file, check_new_folder, check_readable, find_file, is_file, is_folder,
+    read_json_file, write_atomically)
 from .machine import share_cores
 from .recipe import (PRESETS, Recipe, Settings, check_data, check_folder, check_inputs,
-                               check_run, check_texts, unknown)
+                               check_run, check_texts, inputs_of, unknown)
 
 # %% ../nbs/c_command_line.ipynb #1dd5d2da
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -61,7 +62,7 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool 
     recipe = Recipe(**settings)
     check_inputs(recipe)
     if recipe.model in PACKAGES: downloaded(recipe.model)
-    check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
+    check_folder(out, resume, force, inputs_of(recipe))
     from course_lib.runs import expected_seconds, fine_tune, run_task
     if estimate:
         say("A dozen steps, to see how long it will take ...")
@@ -362,6 +363,7 @@ def pretrain(corpus: Option(list[Path], "Text files or tables; more may follow."
     "Pre-train a small model from scratch on your own texts."
     files = [*corpus, *(more or [])]
     for path in files: check_readable(path)
+    check_folder(out, resume, force, files, None)
     from course_lib.pretraining import pretrain as start
     last = start(files, family, out, teacher, tokens, seed, resume, force).iloc[-1]
     scores = f"loss {last['loss']:.3f}, perplexity on held-out texts {last['perplexity']:.1f}"
@@ -544,8 +546,12 @@ def export(run: Writer,
     if len(kinds) + bool(page) != 1:
         raise InputError("export – takes one form at a time – give one of --onnx, --int8, --gguf, "
                          "--ctranslate2, --page FILE")
-    if page: export_page(run, page, force)
-    else: export_files(run, out or Path("runs/exported") / kinds[0], kinds[0], force)
+    if page:
+        check_new_file(page, [run], force)
+        return export_page(run, page, force)
+    out = out or Path("runs/exported") / kinds[0]
+    check_new_folder(out, [run], "export.json", force=force)
+    export_files(run, out, kinds[0], force)
 
 # %% ../nbs/c_command_line.ipynb #fc32319c
 def export_files(run: str, out: Path, kind: str, force: bool) -> None:
@@ -633,7 +639,10 @@ def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
           registry: Place = None):
     "Answer over HTTP; a version in a stage is followed when it changes."
     if shadow and canary: raise InputError("shadow and canary – exclude each other – give one")
-    for run in filter(None, (shadow, canary)): check_run(run)
+    runs = [run for run in (shadow, canary) if run]
+    for run in runs: check_run(run)
+    if token_file: check_readable(token_file)
+    if watch: check_log(watch, [place, *runs, token_file], '{"window": ')
     from course_lib.serving import serve as run_server
     more = {}
     if shadow or canary or watch:
@@ -651,7 +660,7 @@ def watch(run: Path, data: Option(str, "New texts: a file."), out: Page = None,
           force: Force = False, as_json: AsJson = False):
     "Whether new texts and the answers to them differ from those that a run was validated on."
     check_run(run)
-    if out: check_new_file(out, [find_file(data)], force)
+    if out: check_new_file(out, [find_file(data), run], force)
     from course_lib.monitoring import watch_file
     found = watch_file(run, data, out, force)
     if as_json: print(found.reset_index().to_json(orient="records", force_ascii=False))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
-from .files import exists, is_file, new_folders, writing
+from .files import exists, is_file, is_folder, names_in, new_folders, writing
 from .recipe import unknown
 
 # %% ../nbs/c_download.ipynb #3d54fb81
@@ -329,9 +329,11 @@ def download(
 
 def have(name: str, folder: Path, original: bool, force: bool, say) -> bool:
     "Whether the model is there; raises InputError if something else is."
-    if force or not exists(folder): return False
+    if not exists(folder) or (is_folder(folder) and not names_in(folder)): return False
     if not is_there(folder):
-        raise InputError(f"{folder} – is there, but holds no model – pass force=True to replace it")
+        advice = "move it away, or let the variable COURSE_CACHE name another folder"
+        raise InputError(f"{folder} – is there, but holds no model – {advice}")
+    if force: return False
     source = source_of(folder)
     if original and source.split("@")[0] != PACKAGES[name].original:
         advice = "pass force=True to replace it"

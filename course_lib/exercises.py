@@ -19,13 +19,16 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
 from .errors import InputError
-from .files import shipped
+from course_lib.files import (
+    exists, folder_at_once, is_file, is_folder, lies_in, names_in, shipped, write_atomically,
+    writing)
 
 # %% ../nbs/d_exercises.ipynb #a8f5a832
 def plain(value):
@@ -271,23 +274,20 @@ def build(
     force: bool = False, # replace what is there
 ) -> list: # of the notebooks written
     "Write one version of the chapters. Raises InputError rather than replace anything else."
-    from course_lib.training import write_atomically
     if version not in VERSIONS:
         raise InputError(f"{version!r} – is no version – it can be {', '.join(VERSIONS)}")
     out, home = Path(out), chapters().resolve()
-    if home in (out.resolve(), *out.resolve().parents):
+    if lies_in(out, home):
         raise InputError(f"{out} – holds the chapters themselves – {ELSEWHERE}")
     notebooks = contents(version)
     made = {**notebooks, **companions(notebooks)}
-    path = out
-    try:
-        if out.exists() or out.is_symlink(): keep_what_is_there(out, made, force)
+    if exists(out):
+        with writing(out): keep_what_is_there(out, made, force)
+        if names_in(out) and not any(is_file(out / name) for name in notebooks):
+            raise InputError(f"{out} – holds other things and none of the notebooks – {ELSEWHERE}")
+    with nullcontext(out) if exists(out) else folder_at_once(out) as folder:
         for name, content in made.items():
-            path = out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda p: p.write_bytes(content))
-    except OSError as e:
-        raise InputError(f"{path} – can't be written ({e.strerror}) – {ELSEWHERE}") from None
+            write_atomically(folder / name, lambda p: p.write_bytes(content))
     return [out / name for name in notebooks]
 
 # %% ../nbs/d_exercises.ipynb #7c223700
@@ -295,7 +295,7 @@ ELSEWHERE = "give another folder with out=FOLDER"
 
 def keep_what_is_there(out: Path, made: dict, force: bool) -> None:
     "Raise InputError if the folder holds anything but files that would be written just so."
-    if not out.is_dir(): raise InputError(f"{out} – is not a folder – {ELSEWHERE}")
+    if not is_folder(out): raise InputError(f"{out} – is not a folder – {ELSEWHERE}")
     folders = {name.split("/")[0] for name in made if "/" in name}
     for path in sorted(out.iterdir(), key=lambda p: (p.name not in made, p.name)):
         wanted = made.get(path.name)
@@ -304,9 +304,9 @@ def keep_what_is_there(out: Path, made: dict, force: bool) -> None:
                       if name.startswith(f"{path.name}/")}
             keep_what_is_there(path, inside, force)
             continue
-        if wanted is not None and path.is_dir():
+        if wanted is not None and is_folder(path):
             raise InputError(f"{path} – is a folder where a file belongs – {ELSEWHERE}")
-        plain = path.is_file() and not path.is_symlink()
+        plain = is_file(path) and not path.is_symlink()
         if force or (plain and path.read_bytes() == wanted): continue
         raise InputError(f"{path} – is there already, and not what would be written – "
                          f"{ELSEWHERE}, or force=True to replace the files of that name")

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from .errors import InputError
-from .files import exists, shipped, write_json
+from .files import exists, folder_at_once, shipped, write_json
 from .formats import (
     LIBRARIES, WRITERS, Exported, Original, check_export, check_kind, check_out,
-    check_same_weights, check_tokenizer, digests, folder_at_once, load_export, median_ms,
-    megabytes, needed, softmax, source_of, versions, weights_fingerprint, write_each)
+    check_same_weights, check_tokenizer, digests, load_export, median_ms, megabytes,
+    needed, softmax, source_of, versions, weights_fingerprint, write_each)
 
 # %% ../nbs/21_export.ipynb #71ffe07b
 def round_to_int8(weight: np.ndarray, # (inputs, outputs)

@@ -8,10 +8,10 @@ __all__ = ['HARD', 'PRE_TOKENIZERS', 'WRITERS', 'READERS', 'KINDS', 'LIBRARIES',
            'writing_graph', 'InPlace', 'generation_config', 'OnnxModel', 'write_greedily', 'check_greedy', 'hard_texts',
            'cut_differently', 'check_tokenizer', 'check_graph', 'write_onnx', 'write_int8', 'write_ctranslate2',
            'epsilon_of', 'CTranslate2Model', 'plain_pieces', 'gguf_array', 'pre_tokenizer_name', 'add_sizes',
-           'add_vocabulary', 'write_gguf', 'without_bar', 'read_gguf', 'source_of', 'check_kind', 'check_out',
-           'folder_at_once', 'sha256', 'digests', 'weights_fingerprint', 'versions', 'check_export', 'Exported',
-           'class_logits', 'softmax', 'as_answer', 'plain_tokenizer', 'load_export', 'Original', 'check_same_weights',
-           'megabytes', 'median_ms', 'write_each', 'until_end']
+           'add_vocabulary', 'write_gguf', 'without_bar', 'read_gguf', 'source_of', 'check_kind', 'check_out', 'sha256',
+           'digests', 'weights_fingerprint', 'versions', 'check_export', 'Exported', 'class_logits', 'softmax',
+           'as_answer', 'plain_tokenizer', 'load_export', 'Original', 'check_same_weights', 'megabytes', 'median_ms',
+           'write_each', 'until_end']
 
 # %% ../nbs/c_formats.ipynb #20786803
 import hashlib, importlib.metadata, logging, os, shutil, time, warnings
@@ -25,7 +25,7 @@ import numpy as np
 from .download import PACKAGES, downloaded
 from .errors import InputError
 from .files import (
-    exists, is_file, new_folders, read_json_file, shipped, try_place, write_json, writing)
+    check_new_folder, is_file, read_json_file, shipped, try_place, write_json)
 from .recipe import check_run, check_texts, unknown
 
 # %% ../nbs/c_formats.ipynb #64814225
@@ -474,7 +474,7 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
     "Where the model of a run lies, or the named one; raises InputError if there is none."
     name = str(run)
     if name in PACKAGES: folder = downloaded(name)
-    elif "/" not in name and exists(shipped("models") / name / "config.json"):
+    elif "/" not in name and is_file(shipped("models") / name / "config.json"):
         folder = shipped("models") / name
     else:
         check_run(run)
@@ -500,36 +500,12 @@ def check_kind(run, folder: Path, kind: str) -> None:
 # %% ../nbs/c_formats.ipynb #3148abb4
 def check_out(out: Path, run, folder: Path, force: bool) -> None:
     "Raise InputError if an export can't be written there; nothing but an export is replaced."
-    places = [Path(p).resolve() for p in (out, folder, run if exists(run) else folder)]
-    if any(places[0] == p or places[0] in p.parents or p in places[0].parents
-           for p in places[1:]):
-        raise InputError(f"{out} – would lie in the run, or the run in it – give another folder")
-    if exists(out):
-        ours = is_file(out / "export.json")
-        if force and not ours:
-            raise InputError(f"{out} – is there and is no export – give another folder")
-        if not force:
-            advice = "pass force=True to replace it" if ours else "give another folder"
-            raise InputError(f"{out} – is there already – {advice}")
+    mark, files = out / "export.json", {"export.json"}
+    listed = read_json_file(mark) if is_file(mark) else None
+    if isinstance(listed, dict) and isinstance(listed.get("files"), dict):
+        files |= {name.split("/")[0] for name in listed["files"]}
+    check_new_folder(out, [run, folder], mark.name, files, force)
     try_place(out.parent / f".{out.name}.tmp")
-
-# %% ../nbs/c_formats.ipynb #08dff3bd
-@contextmanager
-def folder_at_once(out: Path): # yields a hidden folder
-    "Write a folder so that the old or the whole new one is there; InputError if the disk refuses."
-    work, old = (out.with_name(f".{out.name}.{ending}") for ending in ("tmp", "old"))
-    with writing(out), new_folders(out.parent):
-        for left in (work, old): shutil.rmtree(left, ignore_errors=True)
-        try:
-            work.mkdir()
-            yield work
-            if exists(out): os.replace(out, old)
-            try: os.replace(work, out)
-            except OSError:
-                if exists(old): os.replace(old, out)
-                raise
-        finally:
-            for left in (work, old): shutil.rmtree(left, ignore_errors=True)
 
 # %% ../nbs/c_formats.ipynb #559bf614
 def sha256(path) -> str:

@@ -24,7 +24,7 @@ from .adapters import Wrapped, add_lora
 from .data import load_data
 from .errors import InputError
 from .evaluation import accuracy
-from .files import write_atomically
+from .files import check_new_folder, write_atomically
 from .models import load
 from .recipe import Settings
 from .runs import save_model
@@ -202,6 +202,7 @@ def save_tasks(models: torch.nn.ModuleDict, tokenizer, folder) -> None:
         problem = f"the body of {', '.join(models)} – has adapters in it"
         advice = "merge them (`merge_lora`), or keep each task with `save_adapter`"
         raise InputError(f"{problem} – {advice}")
+    check_new_folder(folder, mark="body", files={"body", "heads"}, force=True)
     # first: heads without a body are better than heads on a wrong one
     shutil.rmtree(folder / "heads", ignore_errors=True)
     save_model(folder / "body", body, tokenizer)

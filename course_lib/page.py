@@ -683,9 +683,7 @@ def write_page(run, out, force: bool = False) -> dict: # page, bytes, weights (b
 
     Raises InputError for a run that it can't compute, or if `out` is there and not `force`."""
     check_page(run)
-    if Path(run).resolve() in Path(out).resolve().parents:
-        raise InputError(f"{out} – lies in the run folder – give a place outside it")
-    check_new_file(out, force=force)
+    check_new_file(out, [run], force)
     data = page_data(run)
     flips = measure_flips(run, data)
     html = page_html(run, data, flips)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEARNING_RATES', 'PRESETS', 'RUN_FILES', 'setting', 'Settings', 'check_settings', 'check_names', 'unknown', 'Recipe',
-           'check_data', 'check_inputs', 'check_texts', 'check_folder', 'check_occupied', 'check_run']
+           'check_data', 'check_inputs', 'check_texts', 'check_folder', 'inputs_of', 'check_run']
 
 # %% ../nbs/c_recipe.ipynb #29cc0921
 from dataclasses import dataclass, field, fields
@@ -12,8 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from .errors import InputError
-from .files import (check_readable, exists, find_file, is_file, is_folder, is_hub_name,
-                              try_place, writing)
+from .files import (check_new_folder, check_readable, exists, find_file, is_file,
+                              is_folder, is_hub_name)
 
 # %% ../nbs/c_recipe.ipynb #7a323aa5
 def setting(default, low=None, high=None, # the range of a number
@@ -155,39 +155,23 @@ RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusio
 
 def check_folder(out, resume: bool, force: bool,
                  inputs: list, # files and folders that are read
-                 files: set = RUN_FILES) -> None: # names that may be in the folder
+                 files: set | None = RUN_FILES) -> None: # names that may be in the folder
     "Raise InputError if a run can't be written to `out`, or if one of `inputs` lies in it."
-    out = Path(out)
     if resume and force:
         advice = "go on with the old run or replace it"
         raise InputError(f"resume=True and force=True – contradict each other – {advice}")
-    above = next((p for p in out.absolute().parents if exists(p)), out)
-    for place in (out, above):
-        if not exists(place) or is_folder(place): continue
-        what = "is a file" if place == out else f"{above} is a file"
-        raise InputError(f"{out} – {what} – give a folder for the run")
-    if is_folder(out): check_occupied(out, resume or force, inputs, files)
-    try_place(out / "recipe.json")
+    ways = "resume=True to go on with it, force=True to replace it"
+    check_new_folder(out, inputs, "recipe.json", files, resume or force, ways)
+
+def inputs_of(recipe: Recipe) -> list: # of paths
+    "The files and folders that a recipe reads; names of shipped tables and models are none."
+    named = (recipe.data, recipe.validation, recipe.test, recipe.model)
+    return [name for name in named if name and Path(name).is_absolute()]
 
 # %% ../nbs/c_recipe.ipynb #59287430
-def check_occupied(out: Path, allowed: bool, inputs: list, files: set) -> None:
-    "Raise InputError if what is in a folder speaks against writing a run there."
-    with writing(out): names = sorted(p.name for p in out.iterdir())
-    advice = "give another folder with out=FOLDER"
-    known = [n for n in names if n in files or n.strip(".").removesuffix(".tmp") in files]
-    other = sorted(set(names) - set(known))
-    if other:
-        raise InputError(f"{out} – is a folder with other things in it ({other[0]}) – {advice}")
-    for i in inputs:
-        if i and exists(i) and out.resolve() in [Path(i).resolve(), *Path(i).resolve().parents]:
-            raise InputError(f"{out} – {i} lies in it and would be lost – {advice}")
-    if names and not allowed:
-        ways = "pass resume=True to go on with it, force=True to replace it, or out=FOLDER"
-        raise InputError(f"{out} – holds a run already – {ways} for another folder")
-
 def check_run(run) -> None:
     "Raise InputError for a folder that holds no finished run."
-    if not exists(Path(run) / "recipe.json"):
+    if not is_file(Path(run) / "recipe.json"):
         advice = "give the folder that a run was written to"
         raise InputError(f"{run} – is no run folder (it has no recipe.json) – {advice}")
     if not is_folder(Path(run) / "model"):

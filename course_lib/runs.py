@@ -44,8 +44,9 @@ from .files import (
 from .loading import quiet
 from .metrics import class_report
 from .models import body_linears, load, read_by_head, set_dropout
-from .recipe import (
-    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, unknown)
+from course_lib.recipe import (
+    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, inputs_of,
+    unknown)
 from .show import figure_png
 from .tables import find_columns, read_hub, read_rows, read_table
 from .tokens import tokenize
@@ -106,7 +107,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
     Raises InputError before anything is written if the input can't be used."""
     out = Path(out)
     asked = run_task(recipe.task)
-    check_folder(out, resume, force, [recipe.data, recipe.validation, recipe.test, recipe.model])
+    check_folder(out, resume, force, inputs_of(recipe))
     known = ["loss", *asked.metrics]
     if recipe.metric_for_best_model not in known:
         raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)

@@ -7,10 +7,10 @@ __all__ = ['KINDS', 'FILE_NAME', 'HASHED', 'LINE', 'SCHEMA', 'ADVICE', 'SKIP', '
            'TAG', 'check_entry', 'files_of', 'sha256_of', 'manifest_of', 'digest_of', 'read_manifest', 'verify',
            'stack_of', 'current', 'new_event', 'seal_of', 'write_event', 'read_events', 'reading', 'database_error',
            'database', 'check_ours', 'keep', 'finish', 'flush', 'write_version', 'write_move', 'versions_of',
-           'check_unchanged', 'FolderStore', 'quoted', 'check_name', 'check_stage', 'check_version', 'read_reference',
-           'stages_of', 'list_versions', 'describe', 'is_far', 'no_mlflow', 'check_reply', 'MlflowServer', 'upload',
-           'download', 'place_of', 'read_pages', 'tags_of', 'read_version', 'read_moves', 'moves_of', 'upload_run',
-           'download_run', 'MlflowStore', 'open_store']
+           'check_unchanged', 'check_place', 'FolderStore', 'quoted', 'check_name', 'check_stage', 'check_version',
+           'read_reference', 'stages_of', 'list_versions', 'describe', 'is_far', 'no_mlflow', 'check_reply',
+           'MlflowServer', 'upload', 'download', 'place_of', 'read_pages', 'tags_of', 'read_version', 'read_moves',
+           'moves_of', 'upload_run', 'download_run', 'MlflowStore', 'open_store']
 
 # %% ../nbs/c_store.ipynb #280f1841
 import hashlib, json, os, re, shutil, sqlite3, stat, time
@@ -25,7 +25,8 @@ from filelock import FileLock
 
 from .download import cache_folder
 from .errors import InputError
-from .files import exists, new_folders, read_json_file, writing
+from .files import (
+    exists, lies_in, names_in, new_folders, read_json_file, writing)
 
 # %% ../nbs/c_store.ipynb #4c997712
 KINDS = {".json", ".csv", ".png", ".md", ".txt", ".safetensors", ".jinja", ".model"}
@@ -270,6 +271,16 @@ def check_unchanged(now: int | None, before: int | None, event: dict) -> None:
     what = f"its {event['stage']} was moved from version {before} to {now} in the meantime"
     raise InputError(f"{event['name']} – {what} – look at it, and try again")
 
+# %% ../nbs/c_store.ipynb #2f891249
+def check_place(place: Path, run: Path) -> None:
+    "Raise InputError for a folder that holds other things than a registry, or lies in the run."
+    advice = "give another folder for the registry"
+    if lies_in(place, run): raise InputError(f"{place} – lies in the run {run} – {advice}")
+    others = [name for name in names_in(place) if name not in (".lock", "objects")]
+    if others and "registry.db" not in others:
+        what = f"is no registry, but a folder with other things in it ({others[0]})"
+        raise InputError(f"{place} – {what} – {advice}")
+
 # %% ../nbs/c_store.ipynb #b70be834
 @dataclass(frozen=True)
 class FolderStore:
@@ -283,6 +294,7 @@ class FolderStore:
 
     def put(self, name: str, run: Path) -> int:
         "Keep a run; its version, which is an old one if the same files were added before."
+        check_place(self.place, run)
         lock = FileLock(self.place / ".lock", timeout=600)
         with writing(self.place), new_folders(self.place / "objects"), lock:
             digest, manifest = keep(run, self.place / "objects")

@@ -166,7 +166,7 @@ def test_killed_and_resumed_is_bit_equal(data, tmp_path):
 def test_an_existing_folder(small_run, data, tmp_path):
     command = ["fine-tune", "--data", data, "--out", small_run, *QUICK]
     before = digest(small_run / "metrics.json")
-    refused = {"holds a run already": [], "contradict": ["--resume", "--force"],
+    refused = {"is there already": [], "contradict": ["--resume", "--force"],
                "was begun with": ["--resume", "--seed", "3"]}
     for words, options in refused.items():
         done = run_course(*command, *options)

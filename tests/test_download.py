@@ -245,9 +245,12 @@ def test_something_else_in_its_place(shop, copying):
     place = shop / "cache/plain"
     place.mkdir(parents=True)
     (place / "letter.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds no model"): d.download("plain", say=str)
+    for force in (False, True):
+        with pytest.raises(InputError, match="holds no model"):
+            d.download("plain", force=force, say=str)
     assert names(place) == ["letter.txt"] and copying == []
-    d.download("plain", force=True, say=str)
+    (place / "letter.txt").unlink()
+    d.download("plain", say=str)
     assert names(shop / "cache") == ["plain"] and "config.json" in names(place)
     (place / "README.md").unlink()
     d.download("plain", say=str)

@@ -209,7 +209,7 @@ def test_nothing_is_overwritten(written, tmp_path):
     for out in (page, tmp_path, run / "page.html", run / "README.md"):
         with pytest.raises(InputError): write_page(run, out)
     assert page.read_text() == "mine" and not (run / "page.html").exists()
-    with pytest.raises(InputError, match="lies in the run"):
+    with pytest.raises(InputError, match="is read here"):
         write_page(run, run / "metrics.json", force=True)
     write_page(run, page, force=True)
     assert read_page(page)["labels"] == ["negative", "positive"]
