@@ -137,7 +137,9 @@ def doubt_labels(dataset: Dataset, # with `text` and a ClassLabel `label`
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     labels, groups = np.array(dataset["label"][:]), np.empty(len(dataset), int)
     for g, rows in enumerate(together(dataset["text"])): groups[rows] = g
-    if min(Counter(labels.tolist()).values()) < folds:
+    counts = Counter(labels.tolist())
+    if len(counts) < 2: raise InputError("one class only – there is nothing to doubt – add another")
+    if min(counts.values()) < folds:
         problem = f"the rarest class has fewer than {folds} rows"
         raise InputError(f"{problem} – too few to learn from the others")
     cv = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
@@ -265,6 +267,7 @@ img {{max-width: 100%}}
 </style></head><body>
 <h1>{name}</h1><p>{rows:,} rows in {parts}, {classes} classes.</p>
 <h2>Splits</h2>{splits}<img src="data:image/png;base64,{picture}" alt="{alt}">
+<h2>What training would stop at</h2><ul>{stops}</ul>
 <h2>What looks wrong</h2><p>Suspicions, not verdicts; a row can have several.</p>{counts}
 <h2>Examples</h2><p>Up to three for each suspicion, with the number of the row in its split,
 from 0.</p>{examples}
@@ -274,13 +277,15 @@ least probability.</p>{doubts}
 
 # %% ../nbs/01_cleaning.ipynb #1129b257
 def data_report(splits: DatasetDict, # with `text` and a ClassLabel `label`
-                name: str) -> tuple: # (counts: suspicions by split, the page as HTML)
+                name: str,
+                problems: list = (), # what training would stop at
+               ) -> tuple: # (counts: suspicions by split, the page as HTML)
     "Audit, suspicions with examples, and doubtful labels of a data set."
     found = suspicions(splits)
     counts = pd.crosstab(found["defect"], found["split"])
     counts = counts.reindex(columns=list(splits), fill_value=0)
     counts = counts.rename_axis(index=None, columns=None)
-    return counts, fill_page(splits, name, found, counts)
+    return counts, fill_page(splits, name, found, counts, problems)
 
 def suspicions(splits: DatasetDict) -> pd.DataFrame: # row, defect, text, split
     "What looks wrong in each split and between two of them."
@@ -293,7 +298,8 @@ def suspicions(splits: DatasetDict) -> pd.DataFrame: # row, defect, text, split
     return pd.concat([*parts, across], ignore_index=True)
 
 # %% ../nbs/01_cleaning.ipynb #172a18aa
-def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.DataFrame) -> str:
+def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.DataFrame,
+              problems: list = ()) -> str:
     "The page as HTML."
     names = splits["train"].features["label"].names
     columns = ["defect", "split", "row", "text"]
@@ -306,8 +312,10 @@ def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.Da
                     for s, part in splits.items())
     picture = base64.b64encode(figure_png(plot_audit(splits), alt)).decode()
     rows = sum(map(len, splits.values()))
-    return PAGE.format(name=html.escape(name), rows=rows, parts=", ".join(splits),
-                       classes=len(names), splits=audit(splits).to_html(border=0),
+    stops = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems or ["nothing"])
+    return PAGE.format(stops=stops, name=html.escape(name), rows=rows,
+                       parts=", ".join(splits), classes=len(names),
+                       splits=audit(splits).to_html(border=0),
                        alt=html.escape(alt), picture=picture, counts=counts.to_html(border=0),
                        examples=examples.to_html(border=0, index=False),
                        doubts=doubts.to_html(border=0, index=False))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAIR', 'text_key', 'audit', 'audit_part', 'word_runs', 'near_duplicates', 'together', 'split', 'classes_of',
-           'take_share', 'too_few', 'fingerprint', 'load_data', 'resplit']
+           'take_share', 'too_few', 'fingerprint', 'load_data', 'resplit', 'note_parts', 'load_to_audit']
 
 # %% ../nbs/01_data.ipynb #b3ad538a
 import hashlib, json, random, re
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
 
-from .errors import InputError
+from .errors import InputError, held_notes, note
 from .files import find_file, is_hub_name
 from .tables import name_classes, read_hub, read_table
 
@@ -39,7 +39,8 @@ def audit_part(part: Dataset) -> dict:
     labels = part["label"][:]
     words = pd.Series([len(t.split()) for t in part["text"]])
     names = part.features["label"].names
-    shares = {c: round(labels.count(i) / len(part), 3) for i, c in enumerate(names)}
+    counts = np.bincount(labels, minlength=len(names))
+    shares = {c: round(int(n) / len(part), 3) for c, n in zip(names, counts)}
     different = len(set(keys))
     return {"rows": len(part), **shares,
             "median words": int(words.median()), "longest": int(words.max()),
@@ -100,8 +101,10 @@ def split(dataset: Dataset, # with `text` and perhaps a ClassLabel `label`
     parts = {"train": [], "validation": [], "test": []}
     linked = together(dataset["text"][:], groups)
     class_of = [Counter(labels[i] for i in rows).most_common(1)[0][0] for rows in linked]
+    by_class = defaultdict(list)
+    for rows, y in zip(linked, class_of): by_class[y].append(rows)
     for c, name in enumerate(names):
-        own = [rows for rows, y in zip(linked, class_of) if y == c]
+        own = by_class[c]
         rng.shuffle(own)
         n = len(own)
         total = sum(map(len, own))
@@ -119,16 +122,19 @@ def classes_of(dataset: Dataset) -> tuple: # (the class of each row, names of th
 
 def take_share(own: list, share: float, total: int) -> list: # of row numbers
     "Take whole groups off the end of `own` until they hold that share of all rows."
-    chosen = []
-    while own and share and len(chosen) < max(1, round(share * total)): chosen = own.pop() + chosen
-    return chosen
+    wanted, taken, n = max(1, round(share * total)), [], 0
+    while own and share and n < wanted:
+        taken.append(own.pop())
+        n += len(taken[-1])
+    return [i for rows in reversed(taken) for i in rows]
 
 def too_few(name: str | None, n: int, groups: list | None, parts: int) -> str:
     "What to say of a class that can't be cut."
     what = "texts" if groups is None else "groups"
     where = "the rows" if name is None else f"label {name!r}"
     problem = f"{where} – only {n} different {what}, too few to cut into {parts} parts"
-    return f"{problem} – add rows, or pass validation=FILE"
+    mend = "" if name is None else "mend it if it is a misspelling, "
+    return f"{problem} – {mend}add rows, or pass validation=FILE"
 
 # %% ../nbs/01_data.ipynb #90e0660d
 def fingerprint(dataset: Dataset) -> str: # 16 hexadecimal digits
@@ -138,22 +144,27 @@ def fingerprint(dataset: Dataset) -> str: # 16 hexadecimal digits
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 # %% ../nbs/01_data.ipynb #d65e5f2f
-def load_data(data: str, # a file, the name of a shipped table, or a hub data set
+def load_data(data: str, # a file, a folder per class, a shipped table, or a hub data set
               validation: str | None = None, test: str | None = None, # further files
               text: str | None = None, label: str | None = None, # columns
               labels: list | None = None, # the classes that are allowed
               encoding: str | None = None, delimiter: str | None = None, # of text files
-              seed: int = 0) -> DatasetDict: # with `train`, `validation` and perhaps `test`
+              seed: int = 0,
+              header: str | None = None, # names of the columns, if the files have no header line
+             ) -> DatasetDict: # with `train`, `validation` and perhaps `test`
     "From a name to splits: the first step of every run. Raises InputError for what is wrong."
-    options = dict(text=text, label=label, encoding=encoding, delimiter=delimiter)
-    if is_hub_name(data): splits = read_hub(data, text, label)
-    else: splits = DatasetDict(train=read_table(find_file(data), labels=labels, **options))
-    if validation is None and "validation" not in splits: splits = resplit(splits, seed, test)
-    names = splits["train"].features["label"].names
-    for part, file in ("validation", validation), ("test", test):
-        if file: splits[part] = read_table(find_file(file), labels=names, **options)
-    if len(set(splits["train"]["label"])) < 2:
-        raise InputError(f"{data} – one class only is left to train on – it needs at least two")
+    options = dict(text=text, label=label, encoding=encoding, delimiter=delimiter, header=header)
+    with held_notes() as notes:
+        if is_hub_name(data): splits = read_hub(data, text, label)
+        else: splits = DatasetDict(train=read_table(find_file(data), labels=labels, **options))
+        if validation is None and "validation" not in splits: splits = resplit(splits, seed, test)
+        names = splits["train"].features["label"].names
+        for part, file in ("validation", validation), ("test", test):
+            if file: splits[part] = read_table(find_file(file), labels=names, **options)
+        if len(set(splits["train"]["label"])) < 2:
+            raise InputError(f"{data} – one class only is left to train on – it needs at least two")
+        note_parts(splits)
+    for text in notes: note(text)
     return splits
 
 def resplit(splits: DatasetDict, seed: int, test: str | None) -> DatasetDict:
@@ -161,3 +172,33 @@ def resplit(splits: DatasetDict, seed: int, test: str | None) -> DatasetDict:
     two = test or "test" in splits
     cut = split(splits["train"], seed, (0.85, 0.15, 0) if two else (0.7, 0.15, 0.15))
     return DatasetDict({**cut, **{k: v for k, v in splits.items() if k == "test"}})
+
+# %% ../nbs/01_data.ipynb #d65e5f31
+def note_parts(splits: DatasetDict) -> None:
+    "Note which rows of the other parts are trained on, and a class that takes 95 % of the rows."
+    train = splits["train"]
+    seen = {text_key(t) for t in train["text"]}
+    for name, part in splits.items():
+        known = sum(text_key(t) in seen for t in part["text"])
+        if name == "train" or not known: continue
+        what = f"has {known} of its {len(part)} rows in training"
+        if len(train) == len(part) == known: what = "is the training data itself"
+        note(f"the {name} part {what}: its score doesn't show how the model does on new texts")
+    share = np.bincount(train["label"][:]) / len(train)
+    if not 0.95 <= share.max() < 1: return
+    name = train.features["label"].int2str(int(share.argmax()))
+    note(f"{share.max():.1%} of the training rows are of class {name!r}: "
+         "an accuracy of that much is no success; look at the other classes' rows")
+
+# %% ../nbs/01_data.ipynb #d65e5f34
+def load_to_audit(data: str, # as for `load_data`
+                  **options, # of `read_table`
+                 ) -> tuple: # (splits, problems: what `load_data` would stop at)
+    "The rows that can be read, split if they can be, and what is wrong with the others."
+    if is_hub_name(data): return load_data(data, text=options["text"], label=options["label"]), []
+    problems = []
+    whole = DatasetDict(train=read_table(find_file(data), problems=problems, **options))
+    try: splits = resplit(whole, 0, None)
+    except InputError as e: splits, problems = whole, [*problems, *e.problems]
+    note_parts(splits)
+    return splits, problems

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLE_ENDINGS', 'ADVICE', 'DISK', 'ELSEWHERE', 'answer', 'exists', 'is_file', 'is_folder', 'names_in', 'shipped',
-           'find_file', 'is_hub_name', 'check_readable', 'writing', 'new_folders', 'beside', 'write_atomically',
-           'folder_at_once', 'same_file', 'lies_in', 'try_place', 'check_new_file', 'check_new_folder', 'check_ours',
-           'check_log', 'write_json', 'read_json_file', 'checksum']
+           'find_file', 'is_hub_name', 'check_readable', 'class_folders', 'check_table', 'writing', 'new_folders',
+           'beside', 'write_atomically', 'folder_at_once', 'same_file', 'lies_in', 'try_place', 'check_new_file',
+           'check_new_folder', 'check_ours', 'check_log', 'write_json', 'read_json_file', 'checksum']
 
 # %% ../nbs/c_files.ipynb #25ea5508
 import errno, hashlib, json, os, re, shutil, tempfile
@@ -72,6 +72,22 @@ def check_readable(path) -> None:
     except (OSError, ValueError) as e:
         problem = f"{path} – can't be read: {e} – check the path and its permissions"
         raise InputError(problem) from None
+
+def class_folders(path) -> list: # of paths; empty for a file or for a folder of other things
+    "The classes of a folder in which each text is a file: its folders that hold `.txt` files."
+    if not is_folder(path): return []
+    with suppress(OSError):
+        inside = sorted(p for p in Path(path).iterdir() if not p.name.startswith("."))
+        return [p for p in inside if is_folder(p) and any(p.glob("*.txt"))]
+    return []
+
+def check_table(path) -> None:
+    "Raise InputError if there is neither a file nor a folder with one for each class."
+    if class_folders(path): return
+    if is_folder(path):
+        advice = "give one file, or a folder with a folder of .txt files for each class"
+        raise InputError(f"{path} – is a folder – {advice}")
+    check_readable(path)
 
 # %% ../nbs/c_files.ipynb #0a7d6fea
 ADVICE = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "make room",

@@ -123,11 +123,12 @@ def is_plain(path: Path) -> bool:
     return is_file(path) and bool(path.suffix) and path.suffix.lower() not in TABLE_ENDINGS
 
 def read_pairs(path, text: str | None = None, label: str | None = None,
-               encoding: str | None = None, delimiter: str | None = None) -> Dataset:
+               encoding: str | None = None, delimiter: str | None = None,
+               header: str | None = None) -> Dataset:
     "Pairs of a table or of two plain files; raises InputError with file, row and what to do."
     path = Path(path)
     if not is_plain(path):
-        return to_pairs(read_rows(path, encoding, delimiter), str(path), text, label)
+        return to_pairs(read_rows(path, encoding, delimiter, header), str(path), text, label)
     other = path.parent / f"{path.stem}.{label}"
     if label and is_file(other):
         return to_pairs(read_lines(path, other, encoding), str(path), path.suffix[1:], label)
@@ -152,7 +153,7 @@ def cut(rows: Dataset, seed: int, with_test: bool) -> DatasetDict:
 # %% ../nbs/c_pairs.ipynb #af4802c5
 def read_pair_splits(recipe: dict) -> DatasetDict: # text, target; train, validation, perhaps test
     "The pairs of a recipe: a table, two plain files, or a data set of the hub."
-    form = [recipe.get(name) for name in ("text", "label", "encoding", "delimiter")]
+    form = [recipe.get(name) for name in ("text", "label", "encoding", "delimiter", "header")]
     if is_hub_name(recipe["data"]): splits = hub_pairs(recipe["data"], *form[:2])
     else: splits = marked_parts(read_pairs(find_file(recipe["data"]), *form))
     for part in PARTS[1:]:
@@ -175,7 +176,7 @@ def hub_pairs(name: str, text: str | None, label: str | None) -> DatasetDict:
 # %% ../nbs/c_pairs.ipynb #3782ad5d
 def read_more_pairs(recipe: dict, data: str, names: list) -> tuple: # (name, rows)
     "Further pairs to be scored."
-    form = [recipe[name] for name in ("text", "label", "encoding", "delimiter")]
+    form = [recipe.get(name) for name in ("text", "label", "encoding", "delimiter", "header")]
     if not is_hub_name(data):
         return Path(data).name, read_pairs(find_file(data), *form).remove_columns("part")
     splits = hub_pairs(data, *form[:2])

@@ -12,8 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from .errors import InputError
-from .files import (check_new_folder, check_readable, exists, find_file, is_file,
-                              is_folder, is_hub_name)
+from .files import (check_new_folder, check_table, class_folders,
+                              exists, find_file, is_file, is_folder, is_hub_name)
 
 # %% ../nbs/c_recipe.ipynb #7a323aa5
 def setting(default, low=None, high=None, # the range of a number
@@ -95,6 +95,8 @@ class Recipe(Settings):
     labels: list | None = setting(None, help="the allowed labels, joined by commas")
     encoding: str | None = setting(None, help="of text files, UTF-8 by default")
     delimiter: str | None = setting(None, help="of the file: one character, or tab")
+    header: str | None = setting(
+        None, help="names of the columns, joined by commas, of a file without a header line")
     learning_rate: float | None = setting(None, 0, 10, "by default what suits the model")
     dropout: float | None = setting(
         None, 0, 0.9, "share of the states set to zero in training; by default the checkpoint's")
@@ -112,7 +114,8 @@ class Recipe(Settings):
         "Resolve files and the learning rate; raises InputError for a value that can't be used."
         for name in ("data", "validation", "test"):
             value = getattr(self, name)
-            if value and is_file(value): setattr(self, name, str(Path(value).resolve()))
+            if value and (is_file(value) or class_folders(value)):
+                setattr(self, name, str(Path(value).resolve()))
         if is_folder(self.model) and self.model not in LEARNING_RATES:
             self.model = str(Path(self.model).resolve())
         if self.learning_rate is None:
@@ -132,13 +135,13 @@ PRESETS = {"tiny": {"epochs": 4, "dropout": 0.0, "metric_for_best_model": "accur
 def check_data(*names: str | None) -> None:
     "Raise InputError for a table that is no file here and can't be a data set of the hub."
     for name in names:
-        if name and not is_hub_name(name): check_readable(find_file(name))
+        if name and not is_hub_name(name): check_table(find_file(name))
 
 def check_inputs(recipe: Recipe) -> None:
     "Raise InputError for a file of the recipe that isn't there."
     check_data(recipe.data)
     for name in (recipe.validation, recipe.test):
-        if name: check_readable(find_file(name))
+        if name: check_table(find_file(name))
 
 def check_texts(texts: list) -> None:
     "Raise InputError for a text to be classified that is empty, or no text."

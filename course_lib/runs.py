@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD', 'record', 'environment',
-           'begin', 'clear', 'fine_tune', 'stopping', 'weighted', 'prepare', 'draw_rows', 'pick_settings',
-           'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts', 'save_adapter_folder',
-           'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes', 'reorder', 'with_slices',
-           'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes', 'draw_classes',
-           'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'against_the_counter',
-           'describe_classifier', 'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model',
-           'score_table', 'class_table', 'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of',
-           'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table',
-           'known_splits', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'begin', 'clear', 'fine_tune', 'stopping', 'weighted', 'prepare', 'within_reach', 'draw_rows',
+           'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
+           'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
+           'reorder', 'with_slices', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
+           'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
+           'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'class_table',
+           'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept',
+           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'known_splits', 'rows_to_score',
+           'predictions_of', 'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import logging, platform, shutil, time, warnings
@@ -35,7 +35,7 @@ from .comparison import mcnemar, paired_difference, rows_needed
 from .counting import COUNTERS
 from .data import fingerprint, load_data, text_key
 from .download import PACKAGES
-from .errors import InputError
+from .errors import InputError, held_notes, note
 from .evaluation import (
     accuracy, baselines, macro_f1, majority_baseline, model_gain, open_test, plot_confusion,
     plot_reliability, plot_roc, score)
@@ -49,7 +49,7 @@ from course_lib.recipe import (
     unknown)
 from .show import figure_png
 from .tables import find_columns, read_hub, read_rows, read_table
-from .tokens import tokenize
+from .tokens import note_lengths, tokenize
 from .training import (
     Task, TaskLoss, batch_logits, classification, describe_history, early_stopping, fast_bfloat16,
     fit, mean_loss, pick_device, plot_history, predict_logits)
@@ -115,6 +115,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
         advice = "leave it out for this task"
         raise InputError(f"class_weight – weighs the labels of whole texts – {advice}")
     splits, model, tokenizer = prepare(recipe)
+    recipe = within_reach(recipe, tokenizer)
     features = asked.features(splits, tokenizer, recipe.max_length)
     settings = pick_settings(recipe)
     written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
@@ -168,6 +169,13 @@ def prepare(recipe: Recipe) -> tuple: # (splits, model, tokenizer)
     splits["train"] = draw_rows(splits["train"], asdict(recipe))
     if recipe.lora_rank: model = add_peft_lora(model, recipe.lora_rank, recipe.seed)
     return splits, model, tokenizer
+
+def within_reach(recipe: Recipe, tokenizer) -> Recipe:
+    "The recipe with no longer texts than the model can read, so that it records what holds."
+    limit = tokenizer.model_max_length
+    if recipe.max_length <= limit: return recipe
+    note(f"the model reads at most {limit} tokens: max_length is {limit}, not {recipe.max_length}")
+    return replace(recipe, max_length=limit)
 
 def draw_rows(train: Dataset, recipe: dict) -> Dataset:
     "`max_train_samples` of the rows, drawn by the seed; InputError if a class isn't among them."
@@ -296,14 +304,14 @@ def write_text(path: Path, text: str) -> None:
 def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
     "The labelled texts of a recipe."
     names = ("data", "validation", "test", "text", "label", "labels", "encoding", "delimiter",
-             "seed")
-    return load_data(**{name: recipe[name] for name in names})
+             "seed", "header")
+    return load_data(**{name: recipe.get(name) for name in names})
 
 def read_labelled(recipe: dict, data: str, names: list) -> tuple: # (name of the split, Dataset)
     "Further rows with these classes: a file, a shipped table or a split of a hub data set."
     columns = recipe["text"], recipe["label"]
     if not is_hub_name(data):
-        form = recipe["encoding"], recipe["delimiter"]
+        form = recipe["encoding"], recipe["delimiter"], recipe.get("header")
         return Path(data).name, read_table(find_file(data), *columns, names, *form)
     splits = match_classes(read_hub(data, *columns), names)
     name = next(name for name in ("test", "validation", "train") if name in splits)
@@ -336,10 +344,12 @@ def with_slices(rows: Dataset, recipe: dict, data: str) -> Dataset:
     "The rows with a column `slice`, if the table that they come from has one."
     if recipe["task"] != "text-classification" or is_hub_name(data): return rows
     path = find_file(data)
-    table = [row for _, row in read_rows(path, recipe["encoding"], recipe["delimiter"])]
+    form = recipe["encoding"], recipe["delimiter"], recipe.get("header")
+    table = [row for _, row in read_rows(path, *form)]
     columns = list(table[0])
+    if "slice" not in columns: return rows
     texts, label = find_columns(columns, recipe["text"], recipe["label"], str(path))
-    if "slice" not in columns or "slice" in (*texts, label): return rows
+    if "slice" in (*texts, label): return rows
     kinds = {"\n".join(row[c].strip() for c in texts): str(row["slice"]) for row in table}
     if len(set(kinds.values())) > MOST_SLICES: return rows
     features = Features(**rows.features, slice=Value("string"))
@@ -362,12 +372,12 @@ def as_probabilities(logits: torch.Tensor) -> np.ndarray: # (rows, classes)
     return softmax(logits, -1).numpy()
 
 def report(labels: np.ndarray, probabilities: np.ndarray, names: list) -> dict:
-    "The part of metrics.json that is about the model; `only_answer` if it knows just one."
+    "The part of metrics.json that is about the model; with `only_answer` if it gives just one."
     choices = probabilities.argmax(-1)
-    one = len(set(choices)) == 1 and len(set(labels)) > 1
-    return {"n": len(labels), "metrics": score(labels, probabilities),
-            "per_class": class_report(labels, choices, names).to_dict("index"),
-            "only_answer": names[choices[0]] if one else None}
+    found = {"n": len(labels), "metrics": score(labels, probabilities),
+             "per_class": class_report(labels, choices, names).to_dict("index")}
+    if len(set(choices)) > 1 or len(set(labels)) == 1: return found
+    return {**found, "only_answer": names[choices[0]]}
 
 def score_classes(rows: Dataset, logits: torch.Tensor, known: DatasetDict | None,
                   recipe: dict) -> dict:
@@ -426,6 +436,7 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
     "Labels and probabilities for texts, in their order."
     longest = min(recipe["max_length"], tokenizer.model_max_length)
     ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
+    note_lengths(texts, list(map(len, ids)), tokenizer, longest)
     logits = predict_logits(model, [{"input_ids": row} for row in ids], batch_size)
     names = model.config.id2label
     answers = []
@@ -436,15 +447,12 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
     return answers
 
 # %% ../nbs/06_runs.ipynb #1215bd03
-def verdict(metrics: dict) -> str: # one sentence or two, or nothing
-    "Whether the model is better than the best word counter; first, if it knows one answer only."
-    if not metrics.get("only_answer"): return against_the_counter(metrics)
-    one = f"The model gives every row the same answer, {metrics['only_answer']!r}."
-    return f"{one} {against_the_counter(metrics)}".strip()
-
-def against_the_counter(metrics: dict) -> str: # a sentence, or nothing
+def verdict(metrics: dict) -> str: # a sentence, or nothing
     "Whether the model is more accurate than the best word counter, by the paired difference."
     best = metrics.get("best_baseline")
+    if "only_answer" in metrics:
+        return (f"The model answers {metrics['only_answer']!r} to every row: its accuracy is the "
+                "share of that class and says nothing else.")
     if not best: return "" # the rows of the run are gone
     gain = metrics["baselines"][best]["model_gain"]
     value, low, high = (100 * gain[part] for part in ("value", "low", "high"))
@@ -732,17 +740,18 @@ def known_splits(recipe: dict) -> DatasetDict | None: # None if they are gone or
     "The rows that a run was trained on and looked at, read again from where they were."
     asked = run_task(recipe["task"])
     try:
-        splits = asked.match(asked.read(recipe), list(recipe["classes"]))
+        with held_notes(): splits = asked.match(asked.read(recipe), list(recipe["classes"]))
         splits["train"] = draw_rows(splits["train"], recipe)
     except InputError: return None
     same = [fingerprint(splits[part]) == recipe["fingerprints"][part]
             for part in ("train", "validation")]
     return splits if all(same) else None
 
-def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, delimiter) -> tuple:
+def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, delimiter,
+                  header=None) -> tuple:
     "(name, rows) with the classes of the model; columns are those of the run by default."
     columns = {"text": text or recipe["text"], "label": label or recipe["label"]}
-    asked = {**recipe, **columns, "encoding": encoding, "delimiter": delimiter}
+    asked = {**recipe, **columns, "encoding": encoding, "delimiter": delimiter, "header": header}
     name, rows = run_task(recipe["task"]).read_more(asked, data, names)
     return name, with_slices(rows, asked, data)
 
@@ -763,11 +772,12 @@ def evaluate(run,
              data: str, # a file, the name of a shipped table, or a hub data set
              text: str | None = None, label: str | None = None, # columns; those of the run
              encoding: str | None = None, delimiter: str | None = None, # of text files
+             header: str | None = None, # names of the columns, if there is no header line
             ) -> dict: # as in metrics.json, with `trained_on`
     "Score a run on labelled rows, beside the baselines; InputError for a label it doesn't know."
     model, tokenizer, recipe = load_run(run)
     names = list(model.config.id2label.values())
-    name, rows = rows_to_score(recipe, data, names, text, label, encoding, delimiter)
+    name, rows = rows_to_score(recipe, data, names, text, label, encoding, delimiter, header)
     known = known_splits(recipe)
     predictions = predictions_of(model, tokenizer, recipe, rows)
     metrics = run_task(recipe["task"]).score(rows, predictions, known, recipe)
@@ -777,7 +787,8 @@ def evaluate(run,
 def compare(first, second, # run folders
             data: str, # as for `evaluate`
             text: str | None = None, label: str | None = None,
-            encoding: str | None = None, delimiter: str | None = None) -> dict:
+            encoding: str | None = None, delimiter: str | None = None,
+            header: str | None = None) -> dict:
     "Scores of two runs on the same rows, and their differences; InputError for other labels."
     runs = [load_run(run) for run in (first, second)]
     tasks = [recipe["task"] for _, _, recipe in runs]
@@ -789,7 +800,7 @@ def compare(first, second, # run folders
         knows = f"knows {', '.join(other)[:100]}, {first} knows {', '.join(names)[:100]}"
         raise InputError(f"{second} – {knows} – compare runs with the same labels")
     recipe = runs[0][2]
-    split, rows = rows_to_score(recipe, data, names, text, label, encoding, delimiter)
+    split, rows = rows_to_score(recipe, data, names, text, label, encoding, delimiter, header)
     predictions = [predictions_of(*run, rows) for run in runs]
     found = run_task(recipe["task"]).compare(rows, predictions, (names, other))
     seen = [count_seen(rows, known_splits(recipe)) for _, _, recipe in runs]

@@ -30,13 +30,14 @@ QUESTION = Features(
 def read_questions(path, # a SQuAD file, or a table with a question, a context and answers
                    text: str | None = None, # names of the first two columns, joined by a comma
                    label: str | None = None, # and of the third
-                   encoding: str | None = None, delimiter: str | None = None) -> Dataset:
+                   encoding: str | None = None, delimiter: str | None = None,
+               header: str | None = None) -> Dataset:
     """The questions of a file with their contexts and their acceptable answers, if there are any.
 
     Raises InputError with the place of each question that can't be used."""
     found = whole_object(path, encoding) if Path(path).suffix.lower() == ".json" else None
     if found: rows = squad_rows(found, str(path))
-    else: rows = renamed(read_rows(path, encoding, delimiter), str(path), text, label)
+    else: rows = renamed(read_rows(path, encoding, delimiter, header), str(path), text, label)
     return to_questions(rows, str(path))
 
 # %% ../nbs/c_squad.ipynb #cb3fa83a
@@ -258,7 +259,7 @@ def all_parts(data: str, form: dict) -> dict: # {part: Dataset}
     return {name: rows.select(chosen) for name, chosen in parts.items() if chosen}
 
 # %% ../nbs/c_squad.ipynb #42c8381e
-FORM = ("text", "label", "encoding", "delimiter") # how a file is to be read
+FORM = ("text", "label", "encoding", "delimiter", "header") # how a file is to be read
 
 def read_question_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
     "The questions of a recipe; without a validation file they are cut by article."

@@ -333,10 +333,11 @@ def rows_of(rows: list, name: str, text: str | None = None) -> Dataset:
     return chats_of(rows) if chats and not text else texts_of(rows, name, text)
 
 def read_file(path, text: str | None = None, # the column of plain texts
-              encoding: str | None = None, delimiter: str | None = None) -> Dataset:
+              encoding: str | None = None, delimiter: str | None = None,
+               header: str | None = None) -> Dataset:
     "The conversations or plain texts of a file; InputError with file, row and what to do."
     plain = Path(path).suffix.lower() in (".txt", ".md")
-    rows = blocks_of(path, encoding) if plain else read_rows(path, encoding, delimiter)
+    rows = blocks_of(path, encoding) if plain else read_rows(path, encoding, delimiter, header)
     return rows_of(rows, str(path), text)
 
 # %% ../nbs/c_turns.ipynb #9036917a
@@ -392,7 +393,7 @@ def cut(splits: DatasetDict, seed: int, name: str) -> DatasetDict: # name: for m
 # %% ../nbs/c_turns.ipynb #833f57f2
 def read_splits(recipe: dict) -> DatasetDict: # train, validation and perhaps test
     "The rows of a recipe. A column `part` says which split a row belongs to, if there is one."
-    form = recipe["text"], recipe["encoding"], recipe["delimiter"]
+    form = [recipe.get(name) for name in ("text", "encoding", "delimiter", "header")]
     data = recipe["data"]
     if is_hub_name(data): splits = read_hub_splits(data, recipe["text"])
     else: splits = DatasetDict(train=read_file(find_file(data), *form))
@@ -420,5 +421,5 @@ def read_more(recipe: dict, data: str, names: list) -> tuple: # (name of the spl
         splits = read_hub_splits(data, recipe["text"])
         name = next(name for name in reversed(PARTS) if name in splits)
         return name, splits[name]
-    form = recipe["text"], recipe["encoding"], recipe["delimiter"]
+    form = [recipe.get(name) for name in ("text", "encoding", "delimiter", "header")]
     return Path(data).name, read_file(find_file(data), *form)

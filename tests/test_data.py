@@ -96,7 +96,7 @@ BAD = {
     "blank.csv": (b"text,label\nA,x\n  ,y\nC,y\n", ["blank.csv:3", "'text'", "no text"]),
     "unlabelled.csv": (b"text,label\nA,x\nB,\nC,y\n", ["unlabelled.csv:3", "'label'", "no label"]),
     "case.csv": (big("Spam"), ["'Spam'", "'spam'", "case.csv:402"]),
-    "typo.csv": (big("hamm"), ["'hamm'", "'ham'", "labels=spam,ham"]),
+    "typo.csv": (big("hamm"), ["'hamm'", "too few", "misspelling"]),
     "cut.jsonl": (b'{"text": "A", "label": "x"}\n{"text": "B", "la', ["cut.jsonl:2", "not JSON"]),
     "list.jsonl": (b'{"text": "A", "label": "x"}\n["B", "y"]\n', ["list.jsonl:2", "object"]),
     "two.jsonl": (b'{"text": "A", "label": "x"} {"text": "B", "label": "y"}\n',
