@@ -6,17 +6,17 @@
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'Header', 'AsJson', 'Preset',
            'AnyData', 'Asked', 'Answers', 'Texts', 'TABLES', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature',
            'TopP', 'NewTokens', 'Seed', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Exported',
-           'registry_app', 'Place', 'Stage', 'Reference', 'Version', 'HandedIn', 'Option', 'say', 'Notes', 'show_notes',
-           'do_run', 'in_a_process', 'print_scores', 'print_classes', 'score_cell', 'run', 'option', 'takes_recipe',
-           'fine_tune', 'evaluate', 'predict', 'answer_table', 'flat', 'read_lines', 'generate', 'print_piece', 'chat',
-           'typed_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab', 'doctor',
-           'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench', 'claims',
-           'check_ledger', 'record', 'export', 'export_files', 'export_page', 'registry_at', 'add', 'list_versions',
-           'show', 'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade', 'grade_all', 'grade_one',
-           'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
+           'registry_app', 'Place', 'Stage', 'Reference', 'Version', 'HandedIn', 'Feedback', 'Option', 'say', 'Notes',
+           'show_notes', 'do_run', 'in_a_process', 'print_scores', 'print_classes', 'score_cell', 'run', 'option',
+           'takes_recipe', 'fine_tune', 'evaluate', 'predict', 'answer_table', 'flat', 'read_lines', 'generate',
+           'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab',
+           'doctor', 'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench',
+           'claims', 'check_ledger', 'record', 'export', 'export_files', 'export_page', 'registry_at', 'add',
+           'list_versions', 'show', 'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade',
+           'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
-import inspect, json, logging, os, re, sys, time
+import csv, inspect, json, logging, os, re, sys, time
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -703,22 +703,38 @@ def build(version: Version,
     print(f"{len(written)} notebooks in {out}")
 
 # %% ../nbs/c_command_line.ipynb #998389d4
-HandedIn = Annotated[Path, typer.Argument(help="A learner's notebook, or a folder of them.")]
+HandedIn = Annotated[Path, typer.Argument(
+    help="A learner's notebook, or a folder or zip file with the work of many.")]
+Feedback = Option(Optional[Path], "For a folder: a new folder for a page for each learner; "
+                  "an interrupted run goes on there.")
 
 @app.command()
 def grade(path: HandedIn,
-          seconds: Option(int, "Time limit of each cell.", min=1) = 120, as_json: AsJson = False):
-    """Run a learner's notebook in a fresh kernel: points with reasons; for a folder, a table (CSV).
+          seconds: Option(int, "Time limit of each exercise.", min=1) = 120,
+          jobs: Option(Optional[int], "Notebooks at a time; one a core by default.", min=1) = None,
+          out: Feedback = None, as_json: AsJson = False):
+    """Run learners' answers, locked up: points with reasons; for a folder, a table (CSV).
     It runs code that isn't yours."""
-    if is_folder(path): grade_all(path, seconds, as_json)
+    many = is_folder(path) or path.suffix.lower() == ".zip"
+    if out and not many: raise InputError("out – is for a folder of notebooks – leave it out")
+    if many: grade_all(path, seconds, jobs, out, as_json)
     else: grade_one(path, seconds, as_json)
 
-def grade_all(folder: Path, seconds: int, as_json: bool) -> None:
-    "A line for each notebook of a folder."
-    from course_lib.exercises import grade_folder
-    table = grade_folder(folder, seconds)
-    if as_json: print(table.to_json(orient="records", force_ascii=False))
-    else: print(table.to_csv(index=False), end="")
+# %% ../nbs/c_command_line.ipynb #a7d31c52
+def grade_all(path: Path, seconds: int, jobs: int | None, out: Path | None, as_json: bool) -> None:
+    "A line for each file of a folder, as soon as it is known; with JSON, all at the end."
+    if not is_folder(path): check_readable(path)
+    from course_lib.exercises import columns_of, graded, recognised, submissions
+    found = recognised(submissions(path))
+    rows = graded(found, seconds, jobs, out)
+    if as_json:
+        print(json.dumps(list(rows), ensure_ascii=False))
+        return
+    table = csv.DictWriter(sys.stdout, columns_of(found), lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        table.writerow(row)
+        sys.stdout.flush()
 
 def grade_one(path: Path, seconds: int, as_json: bool) -> None:
     "The points of one notebook, with reasons."

@@ -21,7 +21,6 @@ import os
 import re
 import select
 import signal
-import symtable
 import sys
 import time
 import traceback
@@ -29,7 +28,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from course_lib.exercises import BEGIN, END, find_exercises, look, source_of
+from course_lib.exercises import (BEGIN, END, defined, find_exercises, look, needed, source_of,
+                                  statements_of)
 
 SECONDS = 3             # for one mutant, or five times what the solution takes
 ARGUED = ROOT / "tests/mutants.csv"
@@ -50,83 +50,6 @@ SAME_VALUE = {"float", "int", "bool", "list", "tuple", "item", "tolist", "asarra
 
 
 # What a notebook's exercises need
-
-def defined(statement) -> set:
-    "The names that a statement of a module gives a value, or whose value it changes."
-    if isinstance(statement, (ast.FunctionDef, ast.ClassDef)): return {statement.name}
-    if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        return {(a.asname or a.name).split(".")[0] for a in statement.names}
-    found = {n.id for n in ast.walk(statement)
-             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return found | changed(statement)
-
-
-def changed(statement) -> set:
-    "The names whose value a statement changes: x.a = 1, x[0] = 1, x.append(1)."
-    targets = [n for n in ast.walk(statement) if isinstance(n, (ast.Attribute, ast.Subscript))
-               and isinstance(n.ctx, ast.Store)]
-    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-        targets.append(statement.value.func)
-    found = set()
-    for target in targets:
-        while isinstance(target, (ast.Attribute, ast.Subscript)):
-            target = target.value
-            if isinstance(target, ast.Name): found.add(target.id)
-    return found
-
-
-def used(statement) -> set:
-    "The names of the module that a statement reads; those inside a function are its own."
-    top = symtable.symtable(ast.unparse(statement), "statement", "exec")
-    found, waiting = {s.get_name() for s in top.get_symbols() if s.is_referenced()}, [top]
-    while waiting:
-        waiting += (inner := waiting.pop().get_children())
-        found |= {s.get_name() for table in inner for s in table.get_symbols() if s.is_global()}
-    return found
-
-
-def python(source: str) -> str:
-    "A cell's code without the lines that only IPython understands."
-    return "\n".join("" if re.match(r"\s*[%!]", line) else line for line in source.splitlines())
-
-
-def statements_of(notebook: dict) -> list: # of (cell, statement)
-    return [(i, s) for i, c in enumerate(notebook["cells"]) if c["cell_type"] == "code"
-            for s in ast.parse(python(source_of(c))).body]
-
-
-def needed(statements: list, wanted: list) -> set: # of places in statements
-    """The places of all statements that others need, found by names, backwards: of each name the
-    last one that gives it a value, and those after it that change that value."""
-    found, waiting = set(wanted), list(wanted)
-    while waiting:
-        at = waiting.pop()
-        for name in used(statements[at][1]):
-            for before in definitions(statements, name, at):
-                if before not in found: waiting.append(before)
-                found.add(before)
-    return found
-
-
-def definitions(statements: list, name: str, at: int) -> list:
-    "The statements before a place that make the value that a name has there."
-    found = []
-    for i in range(at - 1, -1, -1):
-        statement = statements[i][1]
-        if name not in defined(statement): continue
-        found.append(i)
-        kept = name in changed(statement) or name in used_in_value(statement)
-        if not kept and not isinstance(statement, ast.AugAssign): break
-    if not found and isinstance(statements[at][1], (ast.FunctionDef, ast.ClassDef)):
-        later = range(at + 1, len(statements))       # a function may use what is defined after it
-        found = [i for i in later if name in defined(statements[i][1])][:1]
-    return found
-
-
-def used_in_value(statement) -> set:
-    value = getattr(statement, "value", None)
-    return set() if value is None else used(ast.Expr(value))
-
 
 class Exercise:
     "A solution, its cell's code, and the properties that its check asks for."
