@@ -6,9 +6,10 @@
 __all__ = ['classification', 'fit', 'make_batch', 'batch_logits', 'predict_logits', 'column', 'training_step', 'one_target',
            'tokens_read', 'nothing_to_check', 'Task', 'classification_loss', 'predict_classes', 'check_labels', 'Plan',
            'fingerprint_of', 'over_rows', 'TaskLoss', 'weighted_losses', 'mean_loss', 'pick_device', 'fast_bfloat16',
-           'Loop', 'take_step', 'Diverged', 'add_row', 'validate', 'is_better', 'changing', 'same_weights', 'put_back',
-           'begin_state', 'save', 'run', 'recent_loss', 'choose_steps', 'check_rows', 'show_settings', 'plot_history',
-           'describe_history', 'early_stopping', 'csv_logger', 'live_plot', 'tensorboard_logger']
+           'timed_faster', 'Loop', 'take_step', 'Diverged', 'add_row', 'validate', 'is_better', 'changing',
+           'same_weights', 'put_back', 'begin_state', 'save', 'run', 'recent_loss', 'choose_steps', 'check_rows',
+           'show_settings', 'plot_history', 'describe_history', 'early_stopping', 'csv_logger', 'live_plot',
+           'tensorboard_logger']
 
 # %% ../nbs/05_training.ipynb #55c97f08
 import hashlib, inspect, json, math, time
@@ -242,11 +243,23 @@ def pick_device(device: str | None = None) -> torch.device:
 
 # %% ../nbs/05_training.ipynb #f6aeaf9f
 def fast_bfloat16(device: torch.device) -> bool:
-    "Whether the device multiplies 16-bit matrices in hardware."
+    "Whether the device multiplies 16-bit matrices faster than 32-bit ones."
     if device.type == "cpu":
-        able = {name for name, value in torch.cpu.get_capabilities().items() if value is True}
-        return bool({"amx_bf16", "avx512_bf16"} & able)
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16") and timed_faster())
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+@lru_cache(1)
+def timed_faster(size: int = 512) -> bool:
+    "Whether the fastest of nine 16-bit products takes less time than the fastest in 32 bits."
+    best = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for _ in range(9):
+        for dtype in best:
+            a = torch.ones(size, size, dtype=dtype)
+            start = time.perf_counter()
+            a @ a
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    return best[torch.bfloat16] < best[torch.float32]
 
 # %% ../nbs/05_training.ipynb #c790195e
 @dataclass

@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from course_lib import bench
 from course_lib.files import shipped
+from course_lib.training import fast_bfloat16
 
 
 def guess_positive(train, share=1.0):
@@ -45,8 +46,7 @@ def test_sixteen_bits_are_divided_by_their_own_peak(monkeypatch):
     assert table["ratio"].tolist() == [1, 2, 1, 2] and list(table.index) == names
 
 
-@pytest.mark.skipif(not torch.cpu.get_capabilities().get("amx_bf16"),
-                    reason="without AMX, 16-bit products can be slower than 32-bit ones")
+@pytest.mark.skipif(not fast_bfloat16(torch.device("cpu")), reason="16-bit products aren't faster")
 def test_the_machine_has_two_peaks():
     facts = bench.this_machine()
     assert facts["16-bit matrix product, GFLOP/s"] > facts["matrix product, GFLOP/s"]
