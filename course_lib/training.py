@@ -246,7 +246,7 @@ def fast_bfloat16(device: torch.device) -> bool:
     "Whether the device multiplies 16-bit matrices faster than 32-bit ones."
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
-        return bool(able.get("amx_bf16") or able.get("avx512_bf16") and timed_faster())
+        return bool(able.get("amx_bf16") or (able.get("avx512_bf16") and timed_faster()))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 @lru_cache(1)
