@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['LOOKS', 'STEPS', 'RECIPE', 'PASSES', 'LAYER', 'RUNS', 'SLOWLY', 'RATES', 'SEARCHED_WITH', 'FILMS', 'MINILM', 'PLACES',
-           'CLAIMS', 'SMOLLM2', 'LORA', 'CONSTANT', 'COSINE', 'NO_WARMUP', 'NO_WORSE', 'HIGH', 'FEW', 'NO_DROPOUT',
-           'GAPS', 'LONG', 'STOPPED', 'SAVED', 'COUNTS', 'STATES', 'CASED', 'READERS', 'MARKS', 'QUANTILE', 'SWEEP',
-           'RARE', 'CHANGED', 'HARMLESS', 'DENIED', 'ROWS', 'SCRATCH', 'FILM_COUNTS', 'ONE_EPOCH', 'EIGHTH',
-           'NEXT_WORD', 'BERT', 'GUESSED', 'ASK', 'ASK_8', 'PROMPT', 'RARELY', 'SHARED', 'DERIVED', 'COLUMNS', 'READS',
-           'BEGINS_WITH', 'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger',
+           'CLAIMS', 'SMOLLM2', 'LORA', 'CONSTANT', 'COSINE', 'NO_WARMUP', 'NO_WORSE', 'HIGH', 'SHARE', 'LATE', 'FEW',
+           'NO_DROPOUT', 'GAPS', 'LONG', 'STOPPED', 'SAVED', 'COUNTS', 'STATES', 'CASED', 'READERS', 'MARKS',
+           'QUANTILE', 'SWEEP', 'RARE', 'CHANGED', 'HARMLESS', 'DENIED', 'ROWS', 'SCRATCH', 'FILM_COUNTS', 'ONE_EPOCH',
+           'EIGHTH', 'NEXT_WORD', 'BERT', 'GUESSED', 'ASK', 'ASK_8', 'PROMPT', 'RARELY', 'SHARED', 'DERIVED', 'COLUMNS',
+           'READS', 'BEGINS_WITH', 'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger',
            'plot_effects', 'all_rows', 'draw', 'make_rare', 'cleaned', 'run_once', 'counted', 'altered',
            'measure_flips', 'what_it_took', 'in_eighths', 'from_eighths', 'of_films', 'odds_of_right', 'judged_answers',
            'measures', 'prompt_once', 'both_ways', 'next_word_once', 'word_measures', 'joint_once', 'other_task',
@@ -629,13 +629,15 @@ CLAIMS["lr-schedule"] = Claim(
 
 # %% ../nbs/b_claims.ipynb #a94b5818
 HIGH = {"learning_rate": 2e-3}
+SHARE = 240 / 500 # of a warm-up of 500 steps, if there are only 240
+LATE = {"warmup_ratio": 1.0, "learning_rate": tuple(SHARE * r for r in RATES["tiny-gpt2"])}
 
 CLAIMS["warmup"] = Claim(
     "start small and raise the rate",
     {**everywhere("a tenth of the steps", against=NO_WARMUP),
      **everywhere("a tenth of the steps, rate 2e-3", "reviews", "films", **HIGH,
                   against={**NO_WARMUP, **HIGH}),
-     **everywhere("500 steps of 240", "reviews", warmup_ratio=500 / 240, against=NO_WARMUP)})
+     **everywhere("500 steps of 240", "reviews", **LATE, against=NO_WARMUP)})
 
 CLAIMS["small-batch"] = Claim(
     "a small batch generalises better",

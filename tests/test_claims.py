@@ -530,7 +530,7 @@ def test_runs_of_the_other_kinds(monkeypatch):
     assert 2 < gpt < np.log(8192) and 2 < bert < np.log(8192) and gpt != bert
 
 
-@pytest.mark.parametrize("beside, classes", [("kind", {"negation", "mixed"}), ("news", {"sport"})])
+@pytest.mark.parametrize("beside, classes", [("kind", {"negation", "mixed"}), ("news", {"sports"})])
 def test_two_tasks_share_a_body(beside, classes, monkeypatch):
     "The second task has its own classes, and none of its texts is among the test rows."
     seen = {}
