@@ -599,6 +599,7 @@ def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
     "Answer over HTTP; a version in a stage is followed when it changes."
     if shadow and canary: raise InputError("shadow and canary – exclude each other – give one")
     runs = [run for run in (shadow, canary) if run]
+    if is_file(Path(place) / "recipe.json"): read_recipe(place)
     for run in runs: read_recipe(run)
     if token_file: check_readable(token_file)
     if watch: check_log(watch, [place, *runs, token_file], '{"window": ')

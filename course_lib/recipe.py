@@ -67,10 +67,11 @@ def check_field(f: Field, value) -> None:
     if low is not None: kind = Real if "float" in str(kind) else Integral
     if not isinstance(value, kind) or (low is not None and isinstance(value, bool)):
         what = KINDS.get(kind) or KINDS[next(k for k in KINDS if str(k.__name__) in str(kind))]
-        raise InputError(f"{f.name} {str(value)[:80]!r} – is not {what} – give one")
+        raise InputError(f"{f.name} {value!r:.80} – is not {what} – give one")
     if low is not None and not low <= value <= high:
         raise InputError(f"{f.name} {value} – is not between {low} and {high:,}")
 
+# %% ../nbs/c_recipe.ipynb #348d7c33
 KINDS = {Real: "a number", Integral: "a whole number", bool: "true or false", str: "a text",
          list: "a list of names"}
 
@@ -84,7 +85,7 @@ def check_names(labels: list | None) -> None:
 
 def unknown(name: str, value: str, known) -> InputError:
     "The error for a name that isn't one of those that are known."
-    said = f"{name} {str(value)[:80]!r} – is not known"
+    said = f"{name} {value!r:.80} – is not known"
     return InputError(f"{said} – it can be {', '.join(known)}")
 
 # %% ../nbs/c_recipe.ipynb #4f788ea5
@@ -254,7 +255,8 @@ def read_metrics(run) -> dict:
         if not counts({"n": own.get("n")}): raise bad_field(path, name, "has no number of rows")
         check_scores(path, name, {key: s for key, s in own.items() if key != "n"})
     best = found.get("best_baseline")
-    if best is None or (best in beside and "model_gain" in beside[best]): return found
+    known = [name for name, scores in beside.items() if "model_gain" in scores]
+    if best is None or best in known: return found
     raise bad_field(path, "best_baseline", "is none of the baselines")
 
 # %% ../nbs/c_recipe.ipynb #b8e052e0
