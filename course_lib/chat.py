@@ -12,8 +12,8 @@ from pathlib import Path
 
 from .download import PACKAGES, downloaded
 from .errors import InputError
-from .files import exists, read_json_file
-from .recipe import check_run, check_settings, setting
+from .files import exists
+from .recipe import check_settings, read_recipe, setting
 
 # %% ../nbs/c_chat.ipynb #3451446c
 @dataclass
@@ -82,8 +82,7 @@ def find_speaker(name: str) -> str: # the model's own name, or the folder of a r
     "Where a model or the model of a run lies; raises InputError for a run with another task."
     if name in PACKAGES: downloaded(name)
     if not exists(Path(name) / "recipe.json"): return name
-    check_run(name)
-    task = read_json_file(Path(name) / "recipe.json").get("task")
+    task = read_recipe(name, ("task",))["task"]
     if task == "text-generation": return str(Path(name) / "model")
     problem = f"was trained for {task}: it gives labels, no text"
     raise InputError(f"{name} – {problem} – ask it with: course predict {name} TEXT")

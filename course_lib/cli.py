@@ -27,10 +27,10 @@ from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
 from .files import (
     check_log, check_new_file, check_new_folder, check_readable, find_file, is_file, is_folder,
-    read_json_file, write_atomically)
+    write_atomically)
 from .machine import share_cores
 from .recipe import (PRESETS, Recipe, Settings, check_data, check_folder, check_inputs,
-                               check_run, check_texts, inputs_of, unknown)
+                               check_texts, inputs_of, read_recipe, unknown)
 
 # %% ../nbs/c_command_line.ipynb #1dd5d2da
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -175,7 +175,7 @@ def evaluate(run: Path, data: Rows, text: Text = None, label: Label = None,
              encoding: Encoding = None, delimiter: Delimiter = None, header: Header = None,
              as_json: AsJson = False):
     "Score a run on labelled rows, beside its baselines."
-    check_run(run)
+    task = read_recipe(run)["task"]
     check_data(data)
     from course_lib.runs import evaluate as score_run, run_task
     metrics = score_run(run, data, text, label, encoding, delimiter, header)
@@ -184,9 +184,8 @@ def evaluate(run: Path, data: Rows, text: Text = None, label: Label = None,
         say(f"note: {seen} of {metrics['n']} rows were trained on; "
             "the score doesn't show how the model does on new ones")
     if seen is None:
-        say("note: the training rows are gone or have changed, "
-            "so baselines made from them are left out")
-    task = read_json_file(run / "recipe.json")["task"]
+        say("note: the training rows are gone or have changed, or the run was made elsewhere; "
+            "baselines made from them are left out")
     if as_json: print(json.dumps(metrics, ensure_ascii=False))
     else: print_scores(metrics, run_task(task).verdict(metrics))
 
@@ -201,7 +200,7 @@ def predict(run: Path, texts: Texts = None, data: Asked = None, out: Answers = N
             force: Force = False, text: Text = None, encoding: Encoding = None,
             delimiter: Delimiter = None):
     "Answer texts, or the rows of a table; prints a JSON object a line."
-    check_run(run)
+    read_recipe(run)
     if data: return answer_table(run, data, out, force, text, encoding, delimiter)
     if out: raise InputError(f"--out {out} – is for the rows of a table – give it with --data")
     texts = read_lines(sys.stdin) if texts in (None, [], ["-"]) else texts
@@ -308,7 +307,7 @@ def compare(first: Path, second: Path, data: Rows, text: Text = None, label: Lab
             encoding: Encoding = None, delimiter: Delimiter = None, header: Header = None,
             as_json: AsJson = False):
     "Which of two runs is better on the same rows: difference with its interval, McNemar's test."
-    for run in (first, second): check_run(run)
+    for run in (first, second): read_recipe(run)
     check_data(data)
     from course_lib.runs import compare as compare_runs
     found = compare_runs(first, second, data, text, label, encoding, delimiter, header)
@@ -661,7 +660,8 @@ def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
     "Answer over HTTP; a version in a stage is followed when it changes."
     if shadow and canary: raise InputError("shadow and canary – exclude each other – give one")
     runs = [run for run in (shadow, canary) if run]
-    for run in runs: check_run(run)
+    if is_file(Path(place) / "recipe.json"): read_recipe(place)
+    for run in runs: read_recipe(run)
     if token_file: check_readable(token_file)
     if watch: check_log(watch, [place, *runs, token_file], '{"window": ')
     from course_lib.serving import serve as run_server
@@ -680,7 +680,7 @@ def serve(place: Annotated[str, typer.Argument(metavar="RUN|NAME@VERSION")],
 def watch(run: Path, data: Option(str, "New texts: a file."), out: Page = None,
           force: Force = False, as_json: AsJson = False):
     "Whether new texts and the answers to them differ from those that a run was validated on."
-    check_run(run)
+    read_recipe(run)
     if out: check_new_file(out, [find_file(data), run], force)
     from course_lib.monitoring import watch_file
     found = watch_file(run, data, out, force)

@@ -250,11 +250,13 @@ def write_json(path, value: dict) -> None:
 
 def read_json_file(path) -> dict:
     "The dictionary in a JSON file; raises InputError if it isn't one."
-    try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        advice = "the run is damaged; start it again with force=True"
+    advice = "the run is damaged; start it again with force=True"
+    try: found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: # the last: a million brackets
         problem = f"{path} – can't be read ({type(e).__name__}) – {advice}"
         raise InputError(problem) from None
+    if isinstance(found, dict): return found
+    raise InputError(f"{path} – holds no JSON object – {advice}")
 
 def checksum(path) -> str:
     "The first 16 digits of a file's SHA-256."

@@ -26,7 +26,7 @@ from .download import PACKAGES, downloaded
 from .errors import InputError
 from .files import (
     check_new_folder, is_file, read_json_file, shipped, try_place, write_json)
-from .recipe import check_run, check_texts, unknown
+from .recipe import check_texts, read_recipe, unknown
 
 # %% ../nbs/c_formats.ipynb #64814225
 def to_onnx(path, graph, # a torch.nn.Module
@@ -157,7 +157,7 @@ class InPlace:
         import torch
         from transformers import AutoConfig
         self.folder, self.base_model = Path(folder), self
-        self.config = AutoConfig.from_pretrained(folder)
+        self.config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         self.generation_config = generation_config(folder)
         self.device = torch.device("cpu")
 
@@ -240,7 +240,7 @@ def check_tokenizer(folder: Path, tokenizer) -> None:
     "Raise InputError if the tokenizer in a folder isn't the same, with tokens and template."
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
-    again = AutoTokenizer.from_pretrained(folder)
+    again = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
     plain.no_truncation()
     different = cut_differently(tokenizer, lambda text: plain.encode(text).ids)
@@ -454,8 +454,8 @@ def read_gguf(folder: Path): # a PreTrainedModel
     needed("gguf")
     with quiet(), without_bar():
         model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file="model.gguf", config=AutoConfig.from_pretrained(folder),
-            dtype=torch.float32)
+            folder, gguf_file="model.gguf", dtype=torch.float32,
+            config=AutoConfig.from_pretrained(folder, trust_remote_code=False))
     model.generation_config = generation_config(folder)
     return model.eval()
 
@@ -477,8 +477,7 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
     elif "/" not in name and is_file(shipped("models") / name / "config.json"):
         folder = shipped("models") / name
     else:
-        check_run(run)
-        recipe = read_json_file(Path(run) / "recipe.json")
+        recipe = read_recipe(run)
         return Path(run) / "model", {key: recipe[key] for key in ("task", "classes", "max_length")}
     return folder, {"task": "text-generation", "classes": {}, "max_length": None}
 
@@ -615,7 +614,7 @@ def load_export(folder) -> tuple: # (in the model's place, PreTrainedTokenizerBa
     "What `load_run` gives, from an export; raises InputError for a damaged folder."
     from transformers import AutoTokenizer
     manifest = check_export(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return READERS[manifest["kind"]](Path(folder)), tokenizer, manifest["recipe"]
 
 # %% ../nbs/c_formats.ipynb #d202c871

@@ -150,6 +150,13 @@ def is_finite(weight: torch.Tensor) -> bool:
 def set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give tokenizer and model one padding token; the end token serves if there is none.
     Raises InputError if that is missing too."""
+    longest = tokenizer.model_max_length
+    if not (isinstance(longest, int | float) and longest > 0):
+        raise InputError(f"{name} – its tokenizer cuts texts to {longest!r} tokens – "
+                         "correct model_max_length in its tokenizer_config.json")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(f"{name} – its tokenizer has no vocabulary – put the files of the "
+                         "tokenizer that the model was trained with beside it")
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"{name} – its tokenizer has neither a padding nor an end token – "

@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import check_new_file, is_folder, read_json_file, write_atomically
-from .recipe import check_run, check_texts
+from .recipe import check_texts, read_metrics, read_recipe
 
 # %% ../nbs/c_page.ipynb #f5badee5
 def quantize_rows(weight: np.ndarray, # (rows, columns)
@@ -348,8 +348,7 @@ LARGEST = 4_000_000 # bytes of weights
 # %% ../nbs/c_page.ipynb #352c3797
 def check_page(run) -> None:
     "Raise InputError for a run whose model the page can't compute; torch isn't needed for that."
-    check_run(run)
-    task = read_json_file(Path(run, "recipe.json")).get("task")
+    task = read_recipe(run)["task"]
     if task != "text-classification":
         problem = f"its task is {task}, and the page can only tell classes"
         raise InputError(f"{run} – {problem} – export a run with task=text-classification")
@@ -651,8 +650,7 @@ def describe_flips(flips: dict | None, size: int) -> str:
 # %% ../nbs/c_page.ipynb #12875929
 def page_html(run, data: dict, flips: dict | None) -> str:
     "The page of a run."
-    recipe = read_json_file(Path(run, "recipe.json"))
-    metrics = read_json_file(Path(run, "metrics.json"))
+    recipe, metrics = read_recipe(run), read_metrics(run)
     names = [Path(recipe[part]).name for part in ("model", "data")]
     code = model_js(data["config"]["model_type"])
     classes = ", ".join(f"<bdi>{escape(label)}</bdi>" for label in data["labels"])

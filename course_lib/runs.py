@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD', 'record', 'environment',
-           'begin', 'clear', 'fine_tune', 'stopping', 'weighted', 'prepare', 'within_reach', 'draw_rows',
+           'whose', 'begin', 'clear', 'fine_tune', 'stopping', 'weighted', 'prepare', 'within_reach', 'draw_rows',
            'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
            'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
-           'reorder', 'with_slices', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
-           'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
-           'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'class_table',
-           'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept',
-           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'known_splits', 'rows_to_score',
-           'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'reorder', 'with_slices', 'right_share', 'classify_rows', 'checked', 'as_probabilities', 'report',
+           'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict',
+           'describe_classifier', 'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model',
+           'score_table', 'class_table', 'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of',
+           'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table',
+           'known_splits', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
-import logging, platform, shutil, time, warnings
+import hashlib, logging, os, platform, shutil, time, warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
@@ -39,14 +39,15 @@ from .errors import InputError, held_notes, note
 from .evaluation import (
     accuracy, baselines, macro_f1, majority_baseline, model_gain, open_test, plot_confusion,
     plot_reliability, plot_roc, score)
-from .files import (
-    exists, find_file, is_hub_name, read_json_file, write_atomically, write_json, writing)
+from course_lib.files import (
+    exists, find_file, is_file, is_hub_name, read_json_file, write_atomically, write_json,
+    writing)
 from .loading import quiet
 from .metrics import class_report
 from .models import body_linears, load, read_by_head, set_dropout
-from course_lib.recipe import (
-    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_run, check_texts, inputs_of,
-    unknown)
+from .recipe import (
+    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_texts, inputs_of, read_metrics,
+    read_recipe, unknown)
 from .show import figure_png
 from .tables import find_columns, read_hub, read_rows, read_table
 from .tokens import note_lengths, tokenize
@@ -70,7 +71,12 @@ def environment() -> dict:
     libraries = (torch, transformers, datasets, tokenizers, np)
     versions = {"course-lib": __version__, "python": platform.python_version(),
                 **{library.__name__: library.__version__ for library in libraries}}
-    return {"versions": versions, "threads": torch.get_num_threads()}
+    return {"versions": versions, "threads": torch.get_num_threads(), "made_by": whose()}
+
+def whose() -> str: # 12 hexadecimal digits
+    "A hash of machine and user: a run made elsewhere names paths that aren't opened unasked."
+    named = f"{platform.node()} {os.path.expanduser('~')}"
+    return hashlib.sha256(named.encode()).hexdigest()[:12]
 
 # %% ../nbs/06_runs.ipynb #8fb97190
 def begin(out: Path, new: dict, resume: bool) -> dict: # the content of recipe.json
@@ -81,13 +87,14 @@ def begin(out: Path, new: dict, resume: bool) -> dict: # the content of recipe.j
         write_json(path, new)
         return new
     old = read_json_file(path)
-    here = {name: new[name] for name in ("versions", "threads", "device")}
+    here = {name: new[name] for name in ("versions", "threads", "device", "made_by")}
     for name in new:
         if name in here or old.get(name) == new[name]: continue
         differs = f"was begun with {name} = {str(old.get(name))[:80]}, now it is"
         advice = "use the same settings, or force=True to start over"
         raise InputError(f"{out} – {differs} {str(new[name])[:80]} – {advice}")
-    if here != {name: old[name] for name in here}: old.setdefault("resumed_with", []).append(here)
+    there = {name: old.get(name) for name in here}
+    if here != there: old.setdefault("resumed_with", []).append(here)
     write_json(path, old)
     return old
 
@@ -119,7 +126,7 @@ def fine_tune(recipe: Recipe, out, # the run folder
     features = asked.features(splits, tokenizer, recipe.max_length)
     settings = pick_settings(recipe)
     written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
-    if resume and exists(out / "README.md"): return read_json_file(out / "metrics.json")
+    if resume and exists(out / "README.md"): return read_metrics(out)
     history = fit(model, features["train"], features["validation"],
                   task=weighted(asked.task, recipe, written["classes"]), settings=settings,
                   metric=asked.metrics, callbacks=stopping(recipe),
@@ -365,7 +372,14 @@ def right_share(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 def classify_rows(model, tokenizer, rows: Dataset, features: Dataset) -> torch.Tensor:
     "Logits, row by row."
-    return predict_logits(model, features)
+    return checked(predict_logits(model, features))
+
+def checked(logits: torch.Tensor) -> torch.Tensor: # the same
+    "Raise InputError for logits that aren't finite: they would be answers like any other."
+    wrong = (~logits.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+    if not wrong: return logits
+    problem = f"gives no finite numbers for {len(wrong)} of {len(logits)} texts"
+    raise InputError(f"the model – {problem} – its weights are damaged; take another copy")
 
 def as_probabilities(logits: torch.Tensor) -> np.ndarray: # (rows, classes)
     "Logits as probabilities."
@@ -437,7 +451,7 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
     longest = min(recipe["max_length"], tokenizer.model_max_length)
     ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
     note_lengths(texts, list(map(len, ids)), tokenizer, longest)
-    logits = predict_logits(model, [{"input_ids": row} for row in ids], batch_size)
+    logits = checked(predict_logits(model, [{"input_ids": row} for row in ids], batch_size))
     names = model.config.id2label
     answers = []
     for text, shares in zip(texts, softmax(logits, -1).tolist()):
@@ -687,8 +701,7 @@ def describe_lora(rank: int | None) -> str:
 # %% ../nbs/06_runs.ipynb #e8e722f7
 def load_run(run) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase, recipe)
     "Model, tokenizer and recipe of a finished run; raises InputError for a folder that isn't one."
-    check_run(run)
-    recipe = read_json_file(Path(run, "recipe.json"))
+    recipe = read_recipe(run)
     folder, names = str(Path(run, "model")), list(recipe["classes"]) or None
     return *load(folder, recipe["task"], names), recipe
 
@@ -738,13 +751,15 @@ def predict_table(
 # %% ../nbs/06_runs.ipynb #738da0a3
 def known_splits(recipe: dict) -> DatasetDict | None: # None if they are gone or have changed
     "The rows that a run was trained on and looked at, read again from where they were."
-    asked = run_task(recipe["task"])
+    asked, prints = run_task(recipe["task"]), recipe.get("fingerprints", {})
+    tables = [name for name in (recipe["data"], recipe["validation"], recipe["test"]) if name]
+    named = [name for name in tables if "/" in name or is_file(name)] # not shipped
+    if named and recipe.get("made_by") != whose(): return None
     try:
         with held_notes(): splits = asked.match(asked.read(recipe), list(recipe["classes"]))
         splits["train"] = draw_rows(splits["train"], recipe)
     except InputError: return None
-    same = [fingerprint(splits[part]) == recipe["fingerprints"][part]
-            for part in ("train", "validation")]
+    same = [fingerprint(splits[part]) == prints.get(part) for part in ("train", "validation")]
     return splits if all(same) else None
 
 def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, delimiter,

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from course_lib.errors import InputError
-from course_lib.files import (check_new_file, check_readable, checksum, exists, is_file, is_folder,
+from course_lib.files import (check_log, check_new_file, check_new_folder, check_readable, checksum,
+                              exists, folder_at_once, is_file, is_folder, lies_in, names_in,
                               read_json_file, same_file, try_place, write_atomically, write_json,
                               writing)
 
@@ -135,11 +136,70 @@ def test_an_input_is_never_an_output(tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_full_disk_leaves_no_part_of_a_folder(tmp_path, small_files):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a").write_text("old")
+    for name in ("old", "new/deep"):
+        with pytest.raises(InputError, match="can't be written"):
+            with folder_at_once(tmp_path / name) as work:
+                (work / "a").write_text("new")
+                (work / "b").write_text("x" * 10_000)
+    assert names_in(tmp_path) == ["old"] and (tmp_path / "old/a").read_text() == "old"
+
+
+def test_where_a_path_leads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run/model").mkdir(parents=True)
+    os.symlink("run", "link")
+    os.symlink("circle", "circle")
+    for path in ("run", "run/model", "./run/../run/x", "link/model", tmp_path / "run/model"):
+        assert lies_in(path, "run") and lies_in(path, "link")
+    for path in (".", "runs", "run/..", "x\0", "x" * 5000, "circle"):
+        assert not lies_in(path, "run")
+    assert exists("circle") and not is_file("circle") and not same_file("circle", "circle")
+
+
+def test_names_as_long_as_they_may_be(tmp_path):
+    for name in ("x" * 255, "é" * 127):
+        check_new_file(tmp_path / name)
+        write_atomically(tmp_path / name, write_text)
+    assert len(names_in(tmp_path)) == 2
+
+
+def test_a_try_takes_nothing_that_lies_beside_it(tmp_path):
+    (tmp_path / ".a.try").write_text("mine")
+    (tmp_path / "a").write_text("old")
+    check_new_file(tmp_path / "a", force=True)
+    try_place(tmp_path / "new/a")
+    assert names_in(tmp_path) == [".a.try", "a"] and (tmp_path / ".a.try").read_text() == "mine"
+
+
+def test_what_a_killed_process_has_left_is_ours(tmp_path):
+    (tmp_path / ".recipe.json.tmp").write_text("half")
+    check_new_folder(tmp_path, files={"recipe.json"})
+    with pytest.raises(InputError, match="other things"): check_new_folder(tmp_path, files={"a"})
+    (tmp_path / "recipe.json").write_text("{}")
+    with pytest.raises(InputError, match="is there already"):
+        check_new_folder(tmp_path, files={"recipe.json"})
+
+
+def test_lines_are_added_to_a_log_of_ours_alone(tmp_path):
+    log, begins = tmp_path / "log.jsonl", '{"window": '
+    for content in (None, "", begins + "1}\n"):
+        if content is not None: log.write_text(content)
+        check_log(log, [], begins)
+    for content in ("text,label\n", "{"):
+        log.write_text(content)
+        with pytest.raises(InputError, match="no log"): check_log(log, [], begins)
+    log.write_text(begins)
+    with pytest.raises(InputError, match="would be lost"): check_log(log, [tmp_path], begins)
+
+
 def test_json_and_checksums(tmp_path):
     write_json(tmp_path / "a.json", {"é": [1, None]})
     assert read_json_file(tmp_path / "a.json") == {"é": [1, None]}
     assert checksum(tmp_path / "a.json") == checksum(tmp_path / "a.json")
     assert len(checksum(__file__)) == 16
-    for bad in (b"{", b"\xff"):
+    for bad in (b"{", b"\xff", b"[]", b"null", b"5", b'{"a":' * 100_000):
         (tmp_path / "a.json").write_bytes(bad)
         with pytest.raises(InputError, match="force=True"): read_json_file(tmp_path / "a.json")

@@ -17,6 +17,7 @@ from course_lib.errors import InputError
 from course_lib.files import shipped
 from course_lib.loading import TASKS, find_model, is_finite, quiet
 from course_lib.models import body_linears, load, read_by_head
+from course_lib.recipe import Recipe
 
 LABELS = ["negative", "positive"]
 CODE = """from pathlib import Path
@@ -107,6 +108,26 @@ def test_weights_that_are_not_finite_are_refused(folder, key, number):
     said = complaint(folder)
     assert f"{key} holds numbers that aren't finite" in said and "ln_f" not in said
     assert key in complaint(folder, task="text-generation", labels=None)
+
+
+@pytest.mark.parametrize("longest", [-1, 0, "x", [1]])
+def test_a_length_that_no_text_can_have(folder, longest):
+    change(folder / "tokenizer_config.json", model_max_length=longest)
+    said = complaint(folder)
+    assert str(folder) in said and "model_max_length" in said
+
+
+def test_a_model_without_its_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+    assert str(folder) in complaint(folder)
+    (folder / "tokenizer_config.json").unlink()
+    assert "has no vocabulary" in complaint(folder)
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", "", "cuda:x", "xla"])
+def test_devices_on_which_nothing_is_computed(device):
+    with pytest.raises(InputError, match="can't be used here"): Recipe(device=device)
+    Recipe(device="cpu")
 
 
 def test_infinities_of_both_signs_do_not_cancel():

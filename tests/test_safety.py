@@ -1,6 +1,7 @@
 """Nothing of the user's is lost: whatever a command is given, it writes what was asked for or
 nothing, and says in one line why."""
 import hashlib
+import json
 import os
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -8,11 +9,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from course_lib.cli import main
+from course_lib.errors import InputError
 from course_lib.files import is_file
+from course_lib.recipe import read_metrics, read_recipe
+from course_lib.runs import checked, known_splits
 
 TABLE = "text,label\n" + "".join(
     f"{'a lovely' if i % 2 else 'an awful'} film number {i},{'pos' if i % 2 else 'neg'}\n"
@@ -172,3 +177,111 @@ def test_a_refused_command_leaves_the_tree_as_it_was(tmp_path_factory, tree, com
         return
     assert code == 2 and said.count("\n") == 1 and now == there, said
     shutil.rmtree(folder)
+
+
+# Run folders by others
+
+EDITED = [
+    ("classes", [["neg", "pos"], {}, None, 5, {"neg": -1, "pos": 1}, {"neg": "a", "pos": 1}]),
+    ("task", ["x", None, 5, [1], {}]), ("max_length", [None, "a", -1, 0, 1, 1e30, 24.5, [3], True]),
+    ("data", [None, 5, {}, []]), ("text", [5, ["a"]]), ("label", [5]), ("encoding", [5]),
+    ("delimiter", [5]), ("labels", ["ab", 5, [1, 2]]), ("seed", ["x", None, -1, 1.5]),
+    ("max_train_samples", ["x", 0]), ("fingerprints", [[], {"train": 5}, {"train": "a"}, None]),
+    ("validation", [5]), ("test", [5]), ("learning_rate", ["x"]), ("epochs", ["three", 0]),
+    ("lora_rank", ["x"]), ("opened", [None, 5]), ("rows", [None, {"train": "many"}]),
+    ("model", [5, None]), ("dropout", ["x", 2])]
+
+
+@pytest.fixture
+def edited(home, tmp_path):
+    "Changes the recipe of a copy of the run."
+    run, good = tmp_path / "run", json.loads((home / "run/recipe.json").read_text())
+    shutil.copytree(home / "run", run)
+    def change(**fields):
+        kept = {name: value for name, value in {**good, **fields}.items() if value is not GONE}
+        (run / "recipe.json").write_text(json.dumps(kept))
+        return run
+    return change
+
+
+GONE = object()
+
+
+@pytest.mark.parametrize("name, value", [(name, v) for name, values in EDITED for v in values])
+def test_a_field_that_cannot_be_is_named(edited, name, value):
+    run = edited(**{name: value})
+    with pytest.raises(InputError) as refused: read_recipe(run)
+    (problem,) = refused.value.problems
+    assert "recipe.json" in problem and name in problem and len(problem) < 500
+
+
+@pytest.mark.parametrize("arguments", [
+    ["evaluate", "RUN", "--data", "a.csv"], ["predict", "RUN", "A joy"],
+    ["export", "RUN", "--onnx"], ["watch", "RUN", "--data", "a.csv"],
+    ["compare", "RUN", "RUN", "--data", "a.csv"], ["export", "RUN", "--page", "p.html"],
+    ["serve", "RUN"], ["generate", "RUN", "A"],
+    ["registry", "add", "RUN", "m", "--registry", "new"]])
+@pytest.mark.parametrize("raw", ["", "[]", "null", '"x"', "{" * 100_000, '{"a":' * 100_000, "{}",
+                                 '{"task": "x", "classes": {}, "max_length": 9}'])
+def test_every_command_refuses_a_recipe_that_is_none(home, edited, monkeypatch, arguments, raw):
+    monkeypatch.chdir(home)
+    run, before = edited(), contents(home)
+    (run / "recipe.json").write_text(raw)
+    code, said = course(*(run if a == "RUN" else a for a in arguments))
+    assert code == 2 and "recipe.json" in said and said.count("\n") == 1, said
+    assert contents(home) == before
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=8), x),
+                    max_leaves=6)
+FIELDS = st.sampled_from(["task", "classes", "max_length", "data", "seed", "labels", "rows",
+                          "fingerprints", "opened", "max_train_samples", "text", "kept"])
+
+
+@given(st.dictionaries(FIELDS, JSON, min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_recipe_is_read_or_refused(edited, fields):
+    run = edited(**fields)
+    try: recipe = read_recipe(run)
+    except InputError: return
+    known_splits({**recipe, "made_by": "somebody"})
+
+
+@given(st.dictionaries(st.sampled_from(["split", "n", "metrics", "baselines", "slices",
+                                        "best_baseline"]), JSON, min_size=1, max_size=3))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_scores_are_read_or_refused(home, tmp_path, fields):
+    good = json.loads((home / "run/metrics.json").read_text())
+    (tmp_path / "metrics.json").write_text(json.dumps({**good, **fields}))
+    try: read_metrics(tmp_path)
+    except InputError as e: assert "metrics.json" in str(e)
+
+
+def test_what_an_older_version_did_not_record(edited):
+    run = edited(fingerprints=GONE, opened=GONE, data=GONE, seed=GONE, lora_rank=GONE)
+    assert read_recipe(run)["seed"] == 0 and known_splits(read_recipe(run)) is None
+    with pytest.raises(InputError, match="max_length is missing"):
+        read_recipe(edited(max_length=GONE))
+
+
+def test_tables_named_by_a_stranger_are_not_opened(edited, tmp_path, monkeypatch):
+    "A pipe would wait for ever; here the run was made by us, there by somebody else."
+    assert known_splits(read_recipe(edited())) is not None
+    os.mkfifo(tmp_path / "pipe")
+    for data in (str(tmp_path / "pipe"), "a.csv", "stanfordnlp/imdb"):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "a.csv").write_text(TABLE)
+        recipe = read_recipe(edited(data=data, made_by="somebody"))
+        opened = []
+        monkeypatch.setattr("course_lib.runs.load_data", lambda **_: opened.append(1))
+        assert known_splits(recipe) is None and not opened
+
+
+def test_logits_that_are_not_finite_are_no_answers():
+    good = torch.zeros(3, 2)
+    assert checked(good) is good
+    for number in (float("nan"), float("inf")):
+        bad = good.clone()
+        bad[1, 0] = number
+        with pytest.raises(InputError, match="1 of 3 texts"): checked(bad)
