@@ -500,7 +500,7 @@ def to_dataset(rows: list, # of pairs (place, {column: value})
 def take_columns(rows: list, texts: list, label: str, labels: list | None,
                  problems: list | None) -> tuple: # (texts, labels, {label: first place})
     "What the rows hold in the columns of text and label; raises InputError with what is wrong."
-    known = {fold(n): n for n in labels or []}
+    known = {fold(label_value(n) or n): n for n in labels or []}
     found, values, places, wrong = [], [], {}, []
     for place, row in rows:
         parts = [row.get(c) for c in texts]
