@@ -266,7 +266,7 @@ def plot_audit(splits: DatasetDict): # Figure
     fig, (left, right) = new_figure(2, width=8, height=3.2)
     names = next(iter(splits.values())).features["label"].names
     unit = unit_of(splits)
-    lengths = {name: [length(t, unit) for t in part["text"]] for name, part in splits.items()}
+    lengths = {name: [length(t, unit) for t in part["text"][:]] for name, part in splits.items()}
     bins = np.linspace(0, max(map(max, lengths.values())) + 1, 31)
     width = 0.8 / len(splits)
     for k, (name, part) in enumerate(splits.items()):
@@ -283,7 +283,7 @@ def plot_audit(splits: DatasetDict): # Figure
 
 def unit_of(splits: DatasetDict) -> str:
     "What the lengths of a data set are measured in."
-    return length_unit([text for part in splits.values() for text in part["text"]])
+    return length_unit([text for part in splits.values() for text in part["text"][:]])
 
 # %% ../nbs/01_cleaning.ipynb #51326b89
 PAGE = """<!DOCTYPE html>
@@ -351,7 +351,7 @@ def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.Da
 
 def median_length(part: Dataset, unit: str) -> int:
     "The median length of its texts."
-    return int(np.median([length(t, unit) for t in part["text"]]))
+    return int(np.median([length(t, unit) for t in part["text"][:]]))
 
 # %% ../nbs/01_cleaning.ipynb #1a2573b0
 def doubtful(dataset: Dataset, n: int = 10) -> pd.DataFrame: # row, label, probability, text

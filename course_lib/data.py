@@ -54,20 +54,20 @@ def text_key(text: str) -> str: # the same for texts that differ only in case or
 
 def audit(splits: DatasetDict) -> pd.DataFrame: # one row for each split
     "Rows, class shares, lengths, and texts that are repeated, contradictory or in train."
-    train = {text_key(t) for t in splits["train"]["text"]} if "train" in splits else set()
-    unit = length_unit([text for part in splits.values() for text in part["text"]])
+    train = {text_key(t) for t in splits["train"]["text"][:]} if "train" in splits else set()
+    unit = length_unit([text for part in splits.values() for text in part["text"][:]])
     table = {name: audit_part(part, unit) for name, part in splits.items()}
     for name, part in splits.items():
-        known = sum(text_key(t) in train for t in part["text"])
+        known = sum(text_key(t) in train for t in part["text"][:])
         table[name]["also in train"] = 0 if name == "train" else known
     return pd.DataFrame.from_dict(table, orient="index")
 
 # %% ../nbs/01_data.ipynb #137202d0
 def audit_part(part: Dataset, unit: str = "words") -> dict:
     "What can be said of one split alone."
-    keys = [text_key(t) for t in part["text"]]
+    keys = [text_key(t) for t in part["text"][:]]
     labels = part["label"][:]
-    lengths = pd.Series([length(t, unit) for t in part["text"]])
+    lengths = pd.Series([length(t, unit) for t in part["text"][:]])
     names = part.features["label"].names
     counts = np.bincount(labels, minlength=len(names))
     shares = {c: round(int(n) / len(part), 3) for c, n in zip(names, counts)}
@@ -98,7 +98,7 @@ def near_duplicates(splits: dict, # of data sets with `text`
     names = np.array(list(splits), dtype=object)
     split = np.repeat(np.arange(len(names)), [len(part) for part in splits.values()])
     row = np.concatenate([np.arange(len(part)) for part in splits.values()])
-    found = similar_sets(*run_numbers([t for part in splits.values() for t in part["text"]]),
+    found = similar_sets(*run_numbers([t for part in splits.values() for t in part["text"][:]]),
                          threshold)
     a, b, similarity = (np.array(column) for column in zip(*found)) if found else ([],) * 3
     a, b = np.array(a, int), np.array(b, int)
@@ -248,9 +248,9 @@ def resplit(splits: DatasetDict, seed: int, test: str | None) -> DatasetDict:
 def note_parts(splits: DatasetDict) -> None:
     "Note which rows of the other parts are trained on, and a class that takes 95 % of the rows."
     train = splits["train"]
-    seen = {text_key(t) for t in train["text"]}
+    seen = {text_key(t) for t in train["text"][:]}
     for name, part in splits.items():
-        known = sum(text_key(t) in seen for t in part["text"])
+        known = sum(text_key(t) in seen for t in part["text"][:])
         if name == "train" or not known: continue
         what = f"has {known} of its {len(part)} rows in training"
         if len(train) == len(part) == known: what = "is the training data itself"

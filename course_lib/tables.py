@@ -103,8 +103,8 @@ def parse_lines(text: str, # the content of a CSV or TSV file
                 quoting: int, # csv.QUOTE_MINIMAL, or csv.QUOTE_NONE: quotes as ordinary characters
                ) -> tuple: # (names of the columns, rows, problems)
     "Rows and what is wrong with those lines that don't fit (RFC 4180)."
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting,
-                       strict=True)
+    each = (line[0] for line in re.finditer(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text))
+    lines = csv.reader(each, delimiter=delimiter, quoting=quoting, strict=True)
     rows, problems, start = [], [], first
     try:
         for fields in lines:
