@@ -103,8 +103,8 @@ def parse_lines(text: str, # the content of a CSV or TSV file
                 quoting: int, # csv.QUOTE_MINIMAL, or csv.QUOTE_NONE: quotes as ordinary characters
                ) -> tuple: # (names of the columns, rows, problems)
     "Rows and what is wrong with those lines that don't fit (RFC 4180)."
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting,
-                       strict=True)
+    each = (line[0] for line in re.finditer(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text))
+    lines = csv.reader(each, delimiter=delimiter, quoting=quoting, strict=True)
     rows, problems, start = [], [], first
     try:
         for fields in lines:
@@ -500,7 +500,7 @@ def to_dataset(rows: list, # of pairs (place, {column: value})
 def take_columns(rows: list, texts: list, label: str, labels: list | None,
                  problems: list | None) -> tuple: # (texts, labels, {label: first place})
     "What the rows hold in the columns of text and label; raises InputError with what is wrong."
-    known = {fold(n): n for n in labels or []}
+    known = {fold(label_value(n) or n): n for n in labels or []}
     found, values, places, wrong = [], [], {}, []
     for place, row in rows:
         parts = [row.get(c) for c in texts]

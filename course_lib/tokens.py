@@ -53,7 +53,7 @@ def tokenize(splits: DatasetDict, # with `text` and a ClassLabel `label`
         features = Features(input_ids=List(Value("int32")), labels=part.features["label"])
         return Dataset.from_dict({"input_ids": ids, "labels": part["label"][:]}, features=features)
     encoded = DatasetDict({name: encode(part) for name, part in splits.items()})
-    texts = [text for part in splits.values() for text in part["text"]]
+    texts = [text for part in splits.values() for text in part["text"][:]]
     note_lengths(texts, lengths, tokenizer, limit)
     return encoded
 

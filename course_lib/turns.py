@@ -19,7 +19,7 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, List, Value
 
-from .data import near_duplicates, split, word_runs
+from .data import near_duplicates, pieces, split, word_runs
 from .errors import InputError
 from .files import find_file, is_hub_name
 from .tables import MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, read_rows, read_text
@@ -351,8 +351,9 @@ def own_words(texts: list) -> list: # of texts
     most = 10 + len(texts) // 100
     found = []
     for number, (text, own) in enumerate(zip(texts, runs)):
-        kept = {i + k for i, run in enumerate(own) if often[run] <= most for k in range(3)}
-        words = re.findall(r"\w+", text.casefold())
+        words = pieces(text)
+        width = len(words) - len(own) + 1
+        kept = {i + k for i, run in enumerate(own) if often[run] <= most for k in range(width)}
         left = [word for i, word in enumerate(words) if i in kept]
         found.append(" ".join(left) or f"row{number}")
     return found

@@ -384,3 +384,33 @@ def test_other_tasks_read_the_same_rows(tmp_path, name):
     content = {"a.csv": lines(PLAIN), "a.tsv": lines(PLAIN, "\t"), "a.json": BY_COLUMN,
                "a.jsonl": as_lines(ROWS)}[name]
     assert [row for _, row in read_rows(write(tmp_path, name, content))] == ROWS
+
+
+def test_labels_that_are_allowed_are_found_as_they_are_written(tmp_path):
+    rows = [{"text": f"text {i}", "label": float(i % 2)} for i in range(20)]
+    table = read_table(write(tmp_path, "a.json", rows), labels=["0.0", "1.0"])
+    names = table.features["label"].names
+    assert names == ["0.0", "1.0"] # as an older run has them
+
+
+def test_a_run_says_what_it_cut_and_what_it_always_answers(tmp_path, capfd):
+    rows = [(f"item {i} was read. " * 200, "spam" if i % 15 == 0 else "ham") for i in range(60)]
+    path, out = write(tmp_path, "a.csv", lines(rows)), tmp_path / "run"
+    with pytest.raises(SystemExit) as end:
+        main(["fine-tune", "--data", str(path), "--out", str(out), "--max-length", "2048",
+              "--epochs", "1"])
+    shown, error = capfd.readouterr()
+    assert end.value.code == 0, error
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe["max_length"] == 256 and "2048" not in (out / "README.md").read_text()
+    assert "max_length is 256, not 2048" in error
+    assert re.search(r"(\d+) of \1 texts are longer than 256 tokens and are cut, more than", error)
+    assert "the text is read from 'text', the label from 'label'" in error
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["only_answer"] == "ham" and "answers 'ham' to every row" in shown
+    assert "answers 'ham' to every row" in (out / "README.md").read_text()
+    with pytest.raises(SystemExit): main(["predict", str(out), "item 3 " * 300])
+    assert "1 of 1 texts are longer than 256 tokens" in capfd.readouterr().err
+    with pytest.raises(SystemExit): main(["evaluate", str(out), "--data", str(path)])
+    said = capfd.readouterr().err
+    assert "were trained on" in said and said.count("is read from") == 1
