@@ -9,11 +9,11 @@ __all__ = ['BEGIN', 'END', 'REJECT', 'VERSIONS', 'README', 'ELSEWHERE', 'MEMORY'
            'statements_of', 'needed', 'definitions', 'used_in_value', 'stub', 'shown', 'emptied', 'nbgrader', 'student',
            'with_chapter', 'answers', 'key', 'chapters', 'contents', 'companions', 'build', 'keep_what_is_there',
            'without_solutions', 'programs', 'run_answer', 'attempt', 'put_together', 'needed_for', 'run_judge',
-           'jobs_for', 'numbers_in', 'Stages', 'environment', 'workplace', 'readable', 'grade_exercise', 'heard',
-           'verdict_of', 'printable', 'as_dict', 'is_cell', 'read_submission', 'chapter_of', 'chapters_with_exercises',
-           'original', 'grade', 'grade_with', 'submissions', 'walk_folder', 'found_in_file', 'day_of', 'found_in_zip',
-           'read_member', 'recognised', 'columns_of', 'graded', 'row_of', 'StagePool', 'Ledger', 'read_entry',
-           'feedback', 'grade_folder']
+           'jobs_for', 'numbers_in', 'Stages', 'environment', 'workplace', 'readable', 'grade_exercise', 'is_full',
+           'heard', 'verdict_of', 'printable', 'check_system', 'as_dict', 'is_cell', 'read_submission', 'chapter_of',
+           'chapters_with_exercises', 'original', 'grade', 'grade_with', 'submissions', 'walk_folder', 'found_in_file',
+           'day_of', 'found_in_zip', 'read_member', 'recognised', 'columns_of', 'graded', 'row_of', 'StagePool',
+           'Ledger', 'read_entry', 'feedback', 'grade_folder']
 
 # %% ../nbs/d_exercises.ipynb #455b9ca2
 import ast
@@ -37,6 +37,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, partial
 from pathlib import Path
@@ -192,7 +193,7 @@ def find_gaps(exercises: list, codes: list) -> None:
     if len({e["exercise"] for e in exercises}) < len(exercises):
         raise ValueError("two exercises have the same number")
 
-# %% ../nbs/d_exercises.ipynb #2891f8c9
+# %% ../nbs/d_exercises.ipynb #6474c84a
 @cache
 def defined(statement) -> set:
     "The names that a statement of a module gives a value, or whose value it changes."
@@ -211,7 +212,7 @@ def outer(node) -> Iterator: # of nodes
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)): return
     for child in ast.iter_child_nodes(node): yield from outer(child)
 
-# %% ../nbs/d_exercises.ipynb #129b2378
+# %% ../nbs/d_exercises.ipynb #097f98f9
 @cache
 def changed(statement) -> set:
     "The names whose value a statement changes: x.a = 1, x[0] = 1, x.append(1)."
@@ -226,6 +227,7 @@ def changed(statement) -> set:
             if isinstance(target, ast.Name): found.add(target.id)
     return found
 
+# %% ../nbs/d_exercises.ipynb #f21adfd2
 @cache
 def used(statement) -> set:
     "The names of the module that a statement reads; those inside a function are its own."
@@ -236,7 +238,7 @@ def used(statement) -> set:
         found |= {s.get_name() for table in inner for s in table.get_symbols() if s.is_global()}
     return found
 
-# %% ../nbs/d_exercises.ipynb #00902acb
+# %% ../nbs/d_exercises.ipynb #07f4edd5
 def statements_of(notebook: dict) -> list: # of (position of the cell, statement)
     "The statements of a notebook's code cells, in their order."
     return [(i, s) for i, c in enumerate(notebook["cells"]) if c["cell_type"] == "code"
@@ -253,7 +255,7 @@ def needed(statements: list, wanted: list) -> set: # of places in statements
             found |= new
     return found
 
-# %% ../nbs/d_exercises.ipynb #c050fedc
+# %% ../nbs/d_exercises.ipynb #6cac6be9
 def definitions(statements: list, name: str, at: int) -> list:
     "The statements before a place that make the value that a name has there."
     found = []
@@ -425,7 +427,7 @@ def keep_what_is_there(out: Path, made: dict, force: bool) -> None:
         raise InputError(f"{path} – is there already, and not what would be written – "
                          f"{ELSEWHERE}, or force=True to replace the files of that name")
 
-# %% ../nbs/d_exercises.ipynb #43ba5daa
+# %% ../nbs/d_exercises.ipynb #9a9c6dc7
 def without_solutions(notebook: dict) -> dict:
     "The notebook with stubs in the place of its solutions."
     cells = [{**c, "source": stub(source_of(c))} for c in notebook["cells"]]
@@ -446,7 +448,7 @@ def programs(notebook: dict) -> dict: # answers, judge: [(cell, source)]
         found[name] = [(f"cell {whole[k][0]}", ast.unparse(hollow[k][1])) for k in kept]
     return found
 
-# %% ../nbs/d_exercises.ipynb #ffd0a3ff
+# %% ../nbs/d_exercises.ipynb #95778045
 def run_answer(job: dict, sockets: list, space: dict) -> None:
     "Define an answer in a locked process, and serve calls of it; runs in a copy of a stage."
     statements, problems = put_together(job)
@@ -456,7 +458,7 @@ def run_answer(job: dict, sockets: list, space: dict) -> None:
             and ast.unparse(statements[k][1]) not in ready]
     for k in ours: problems += attempt(*statements[k], space)
     os.chdir(job["home"])
-    os.environ |= {"HOME": job["home"], "TMPDIR": job["home"]}
+    os.environ |= dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), job["home"])
     tempfile.tempdir = None
     lacking = lock(job["readable"], job["home"], job["memory"])
     if lacking: problems.append(f"not locked up: this system lacks {' and '.join(lacking)}")
@@ -470,7 +472,7 @@ def run_answer(job: dict, sockets: list, space: dict) -> None:
                None if callable(answer) else write(answer, {}))
     end.serve()
 
-# %% ../nbs/d_exercises.ipynb #31c118b8
+# %% ../nbs/d_exercises.ipynb #cab8efba
 def attempt(cell: int | None, statement, space: dict) -> list: # of problems
     "Run a statement, whatever it raises."
     try: exec(compile(ast.Module([statement], []), "<answer>", "exec"), space)
@@ -494,6 +496,7 @@ def put_together(job: dict) -> tuple: # ([(None or the learner's cell, statement
         except Exception as e: problems.append(f"cell {cell}: {type(e).__name__}: {str(e)[:200]}")
     return found, problems
 
+# %% ../nbs/d_exercises.ipynb #ab6a64fe
 def needed_for(name: str, statements: list) -> list: # of places, in their order
     "What the last definition of a name in the learner's own cells needs; nothing if there is none."
     last = [k for k, (cell, s) in enumerate(statements) if cell is not None and name in defined(s)]
@@ -503,7 +506,7 @@ def needed_for(name: str, statements: list) -> list: # of places, in their order
     places = needed(program, [last[-1] + 1]) - {last[-1] + 1}
     return sorted(k - (k > last[-1]) for k in places)
 
-# %% ../nbs/d_exercises.ipynb #ca3685e4
+# %% ../nbs/d_exercises.ipynb #804d8821
 def run_judge(job: dict, sockets: list, space: dict) -> None:
     "Look for the properties of an answer that lives in another process; runs in a copy of a stage."
     link, grader = sockets
@@ -522,7 +525,7 @@ def run_judge(job: dict, sockets: list, space: dict) -> None:
         report(holds=holds, hint=hint[:2000])
     report(done=True)
 
-# %% ../nbs/d_exercises.ipynb #b9f15037
+# %% ../nbs/d_exercises.ipynb #7b2df1ff
 def jobs_for(notebook: dict, submission: dict) -> list: # of (exercise, job of answer, job of judge)
     "What the two processes are told, for each exercise of a chapter."
     exercises, cells = find_exercises(notebook), without_solutions(notebook)["cells"]
@@ -544,11 +547,12 @@ def jobs_for(notebook: dict, submission: dict) -> list: # of (exercise, job of a
                        "properties": properties}))
     return found
 
+# %% ../nbs/d_exercises.ipynb #bcf31f8a
 def numbers_in(source: str) -> list: # of exercises
     "The exercises that a cell calls `check` for, as its text says; nothing is parsed."
-    return re.findall(r"""(?m)^\s*check\(\s*["']([\d.]+)["']""", source)
+    return re.findall(r"""(?m)^[ \t]*check\(\s*["']([\d.]+)["']""", source)
 
-# %% ../nbs/d_exercises.ipynb #e64232e2
+# %% ../nbs/d_exercises.ipynb #c7f83c10
 MEMORY = 2**31 # bytes that an answer may use beyond what its chapter uses
 
 class Stages:
@@ -569,6 +573,7 @@ class Stages:
         for stage in (self.answers, self.judge): stage.close()
         self.folder.cleanup()
 
+# %% ../nbs/d_exercises.ipynb #45e46ce1
 def environment(place) -> dict:
     "The variables that a stage sees, and no others."
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
@@ -591,7 +596,7 @@ def readable() -> list: # of paths
     return [sys.prefix, sys.base_prefix, *system, str(Path(course_lib.__file__).parent),
             str(shipped("reviews.csv").parent)]
 
-# %% ../nbs/d_exercises.ipynb #244ae106
+# %% ../nbs/d_exercises.ipynb #a3838d12
 def grade_exercise(stages: Stages, e: dict, answer: dict, judge: dict,
                    until: float) -> dict: # exercise, points, of, reasons, problems
     "Have an answer judged, and end both processes."
@@ -611,15 +616,20 @@ def grade_exercise(stages: Stages, e: dict, answer: dict, judge: dict,
             grader.close()
     return verdict_of(e, said, how)
 
-# %% ../nbs/d_exercises.ipynb #40cc6015
-MOST_FILES = 2**28 # bytes in an answer's folder
+# %% ../nbs/d_exercises.ipynb #a71f6c37
+MOST_FILES = 2**28, 1000 # bytes and files in an answer's folder
+
+def is_full(home: str) -> bool:
+    "Whether an answer has written more than it may."
+    try: sizes = [p.lstat().st_size for p in Path(home).iterdir()]
+    except OSError: return False
+    return sum(sizes) > MOST_FILES[0] or len(sizes) > MOST_FILES[1]
 
 def heard(grader, until: float, home: str) -> Iterator: # of dicts
     "What a judge reports until it is done, the time is over, or the answer fills its folder."
     while True:
         if not select.select([grader], [], [], 0.2)[0]:
-            size = sum(p.lstat().st_size for p in Path(home).glob("*"))
-            if size > MOST_FILES: return (yield {"stopped": "it wrote too much"})
+            if is_full(home): return (yield {"stopped": "it wrote too much"})
             if time.monotonic() > until: return (yield {"stopped": "the time was over"})
             continue
         try: message = json.loads(receive(grader))
@@ -627,6 +637,7 @@ def heard(grader, until: float, home: str) -> Iterator: # of dicts
         yield message
         if "done" in message or "reason" in message: return
 
+# %% ../nbs/d_exercises.ipynb #894db7ce
 def verdict_of(e: dict, said: list, how: str) -> dict:
     "Points and reasons from what the judge has said."
     looks = [message for message in said if "hint" in message]
@@ -645,7 +656,12 @@ def printable(text: str) -> str:
     "Text that any terminal and any file can take, in one line."
     return "".join(c if c.isprintable() else " " for c in str(text))
 
-# %% ../nbs/d_exercises.ipynb #e59bcec7
+# %% ../nbs/d_exercises.ipynb #fd0c1a61
+def check_system() -> None:
+    "Raise InputError where there is no fork."
+    if hasattr(os, "fork"): return
+    raise InputError("grading – needs Linux or macOS – on Windows, run it in WSL")
+
 def as_dict(metadata) -> dict:
     "Metadata as they should be, whatever a file has in their place."
     found = metadata if isinstance(metadata, dict) else {}
@@ -657,6 +673,7 @@ def is_cell(c) -> bool:
     source = c["source"]
     return isinstance(source, (str, list)) and all(isinstance(line, str) for line in source)
 
+# %% ../nbs/d_exercises.ipynb #aa8b3fd5
 def read_submission(data: bytes, name: str) -> dict:
     "A notebook as a dictionary; raises InputError for a file that isn't one."
     again = "save it again from Jupyter"
@@ -672,7 +689,7 @@ def read_submission(data: bytes, name: str) -> dict:
              "id": c["id"] if isinstance(c.get("id"), str) else None} for c in cells]
     return {"cells": kept, "metadata": as_dict(notebook.get("metadata"))}
 
-# %% ../nbs/d_exercises.ipynb #d8875dc8
+# %% ../nbs/d_exercises.ipynb #4cd1c45c
 def chapter_of(notebook: dict, name: str, known: dict) -> str:
     """The chapter that a notebook was made from: as its metadata say, by the ids of its cells, by
     the numbers of its checks, or by the file's name. Raises InputError if none is `known`."""
@@ -688,6 +705,7 @@ def chapter_of(notebook: dict, name: str, known: dict) -> str:
     raise InputError(f"{name} – is not from a chapter with exercises – "
                      "hand in a notebook made by: course build student")
 
+# %% ../nbs/d_exercises.ipynb #3c677d0d
 def chapters_with_exercises() -> dict: # name -> ids of the cells of its exercises, and numbers
     "What notebooks are recognised by."
     found = {}
@@ -704,15 +722,14 @@ def original(chapter: str) -> dict:
     "The course's own notebook."
     return json.loads((chapters() / f"{chapter}.ipynb").read_text(encoding="utf-8"))
 
-# %% ../nbs/d_exercises.ipynb #faa60282
+# %% ../nbs/d_exercises.ipynb #de8a903c
 def grade(
     path, # a learner's notebook
     seconds: int = 120, # for each exercise
 ) -> dict: # notebook, chapter, points, of, exercises, problems
     """Run a learner's answers apart from everything else, and give points with reasons.
     Raises InputError for a file that isn't a notebook of a chapter with exercises."""
-    if not hasattr(os, "fork"):
-        raise InputError("course grade – needs Linux or macOS – on Windows, run it in WSL")
+    check_system()
     try: data = Path(path).read_bytes()
     except OSError as e:
         raise InputError(f"{path} – can't be read ({e.strerror}) – check the path") from None
@@ -725,6 +742,7 @@ def grade(
 
 TOTAL = 5 # times the limit of an exercise is the limit of a notebook
 
+# %% ../nbs/d_exercises.ipynb #33de380a
 def grade_with(stages: Stages, chapter: str, submission: dict, seconds: int) -> dict:
     "Points of one notebook: points, of, exercises, problems."
     exercises, problems = [], []
@@ -737,7 +755,7 @@ def grade_with(stages: Stages, chapter: str, submission: dict, seconds: int) -> 
     return {"points": round(sum(e["points"] for e in exercises), 2),
             "of": sum(e["of"] for e in exercises), "exercises": exercises, "problems": problems}
 
-# %% ../nbs/d_exercises.ipynb #553f0fa8
+# %% ../nbs/d_exercises.ipynb #62122446
 LARGEST = 2**25 # bytes of a notebook
 JUNK = {".ipynb_checkpoints", "__MACOSX", ".DS_Store", "Thumbs.db"} # made by programs, not people
 
@@ -756,12 +774,12 @@ def walk_folder(folder: Path) -> list: # of files and empty folders
     return [found for p in inside for found in
             (walk_folder(p) or [p] if p.is_dir() and not p.is_symlink() else [p])]
 
-# %% ../nbs/d_exercises.ipynb #85f5a8e8
+# %% ../nbs/d_exercises.ipynb #30c47397
 def found_in_file(path: Path, root: Path) -> list: # of submissions
     "The notebooks that a file holds, or why there is none."
     parts = path.relative_to(root).parts
     name, learner = "/".join(parts), parts[0] if len(parts) > 1 else path.stem
-    row = {"learner": printable(learner), "notebook": printable(name), "handed in": ""}
+    row = {"learner": printable(learner)[:200], "notebook": printable(name), "handed in": ""}
     try:
         row["handed in"] = day_of(path.lstat().st_mtime)
         if path.is_symlink(): return [{**row, "problem": "is a link – hand in the file itself"}]
@@ -779,7 +797,7 @@ def day_of(seconds: float) -> str:
     "A time as a date and minutes, in local time."
     return datetime.fromtimestamp(seconds).isoformat(" ", "minutes")
 
-# %% ../nbs/d_exercises.ipynb #99a76e8f
+# %% ../nbs/d_exercises.ipynb #28d4f349
 def found_in_zip(path: Path, row: dict) -> list: # of submissions
     "The notebooks in a zip file; nothing is unpacked onto the disk."
     try:
@@ -799,6 +817,7 @@ def found_in_zip(path: Path, row: dict) -> list: # of submissions
         found.append(own)
     return found or [{**row, "problem": "holds no notebook"}]
 
+# %% ../nbs/d_exercises.ipynb #029ac03e
 def read_member(path: Path, info) -> bytes:
     "A file in a zip file, as far as a notebook may be large. Raises OSError if it is broken."
     try:
@@ -806,9 +825,10 @@ def read_member(path: Path, info) -> bytes:
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as e:
         raise OSError(0, f"broken zip file: {e}") from None
 
-# %% ../nbs/d_exercises.ipynb #7e872d31
+# %% ../nbs/d_exercises.ipynb #cbf5856c
 def recognised(found: list) -> list: # with chapter, text and fingerprint, or with a problem
     "Submissions with their chapters."
+    check_system()
     known = chapters_with_exercises()
     for own in found:
         if "problem" in own: continue
@@ -822,6 +842,7 @@ def recognised(found: list) -> list: # with chapter, text and fingerprint, or wi
         except OSError as e: own["problem"] = f"can't be read ({e.strerror})"
     return found
 
+# %% ../nbs/d_exercises.ipynb #985d89de
 def columns_of(found: list) -> list: # of names
     "The columns of the table that these submissions give."
     there = sorted({own["chapter"] for own in found if "chapter" in own})
@@ -830,7 +851,7 @@ def columns_of(found: list) -> list: # of names
     return ["learner", "notebook", "handed in", "chapter", "points", "of", *both, "reasons",
             "problems"]
 
-# %% ../nbs/d_exercises.ipynb #6fe7a155
+# %% ../nbs/d_exercises.ipynb #bbe592f7
 def graded(
     found: list, # what `recognised` gives
     seconds: int = 120, # for each exercise
@@ -854,7 +875,7 @@ def graded(
         workers.shutdown(cancel_futures=True)
         pool.close()
 
-# %% ../nbs/d_exercises.ipynb #09d2ee10
+# %% ../nbs/d_exercises.ipynb #1c3f8a34
 def row_of(own: dict, seconds: int, pool) -> dict: # row, detail, fingerprint
     "A row of the table for a submission, whatever happens."
     row = {k: own.get(k, "") for k in ("learner", "notebook", "handed in", "chapter")}
@@ -862,9 +883,8 @@ def row_of(own: dict, seconds: int, pool) -> dict: # row, detail, fingerprint
     try:
         if problem is None:
             submission = read_submission(own["read"](), own["notebook"])
-            stages = pool.take(own["chapter"])
-            detail = grade_with(stages, own["chapter"], submission, seconds)
-            pool.put(own["chapter"], stages)
+            with pool.stages(own["chapter"]) as stages:
+                detail = grade_with(stages, own["chapter"], submission, seconds)
     except Exception as e: problem = f"could not be graded ({type(e).__name__}: {e})"
     if problem is not None: detail = {"exercises": [], "problems": [printable(problem)]}
     row |= {k: detail[k] for k in ("points", "of") if k in detail}
@@ -875,27 +895,31 @@ def row_of(own: dict, seconds: int, pool) -> dict: # row, detail, fingerprint
     row["problems"] = "; ".join(detail["problems"])
     return {"row": row, "detail": detail, "fingerprint": own.get("fingerprint")}
 
-# %% ../nbs/d_exercises.ipynb #e6e82192
+# %% ../nbs/d_exercises.ipynb #2b8d848f
 class StagePool:
     "Stages that are ready, by chapter; those of another chapter are closed when none is there."
     def __init__(self): self.idle, self.lock = [], Lock()
 
-    def take(self, chapter: str) -> Stages:
-        "The stages of a chapter, which nobody else has."
+    @contextmanager
+    def stages(self, chapter: str) -> Iterator: # of Stages
+        "The stages of a chapter, which nobody else has; after an error they aren't used again."
         with self.lock:
-            for k, (name, stages) in enumerate(self.idle):
-                if name == chapter: return self.idle.pop(k)[1]
-            others, self.idle = self.idle, []
-        for _, stages in others: stages.close()
-        return Stages(original(chapter))
-
-    def put(self, chapter: str, stages: Stages) -> None:
+            idle = [stages for name, stages in self.idle if name == chapter]
+            others = [stages for name, stages in self.idle if name != chapter]
+            self.idle = [(chapter, stages) for stages in idle[1:]]
+        for stages in others: stages.close()
+        stages = idle[0] if idle else Stages(original(chapter))
+        try: yield stages
+        except BaseException:
+            stages.close()
+            raise
         with self.lock: self.idle.append((chapter, stages))
 
     def close(self) -> None:
+        "End those that are idle."
         while self.idle: self.idle.pop()[1].close()
 
-# %% ../nbs/d_exercises.ipynb #e752fd07
+# %% ../nbs/d_exercises.ipynb #d3b8747a
 class Ledger:
     "The folder with feedback: a page for each learner, and the rows that are known."
     def __init__(self, out):
@@ -939,7 +963,7 @@ def read_entry(line: str) -> dict | None:
     try: return json.loads(line)
     except ValueError: return None
 
-# %% ../nbs/d_exercises.ipynb #a823c660
+# %% ../nbs/d_exercises.ipynb #8d55a75b
 def feedback(entry: dict) -> str:
     "What a learner is told about a notebook, in Markdown."
     row, detail = entry["row"], entry["detail"]
@@ -951,6 +975,7 @@ def feedback(entry: dict) -> str:
         lines.append("\n".join([points, *reasons]))
     return "\n\n".join([*lines, *(html.escape(p) for p in detail["problems"])])
 
+# %% ../nbs/d_exercises.ipynb #88b2573b
 def grade_folder(
     folder,
     seconds: int = 120, # for each exercise

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CHAPTER', 'SIMPLE', 'TENSORS', 'ATOMS', 'MOST', 'DENIED', 'CLONE', 'CLONE3', 'PRLIMIT', 'MACHINES', 'Refused', 'is_a',
-           'is_ours', 'pack_array', 'unpack_array', 'pack_tensor', 'unpack_tensor', 'walk', 'parts_of', 'write',
-           'write_other', 'named', 'read', 'state_of', 'change', 'same_fields', 'change_tensor', 'change_module',
-           'send', 'receive', 'Sent', 'Link', 'detached', 'error_named', 'Stub', 'Loaded', 'Answers', 'filter_of',
-           'filter_calls', 'drop_rights', 'hide_files', 'limit', 'lock', 'serve', 'wait_for_jobs', 'end_children',
-           'end_process', 'strays', 'run_job', 'is_open', 'Stage']
+           'is_ours', 'pack_array', 'check_shape', 'unpack_array', 'pack_tensor', 'unpack_tensor', 'walk', 'parts_of',
+           'write', 'write_other', 'named', 'read', 'state_of', 'change', 'same_fields', 'change_tensor',
+           'change_module', 'send', 'receive', 'Sent', 'Link', 'detached', 'error_named', 'Stub', 'Loaded', 'Answers',
+           'filter_of', 'filter_calls', 'drop_rights', 'hide_files', 'limit', 'lock', 'serve', 'wait_for_jobs',
+           'end_children', 'end_process', 'strays', 'run_job', 'is_open', 'Stage']
 
-# %% ../nbs/d_sandbox.ipynb #d6e6f320
+# %% ../nbs/d_sandbox.ipynb #afdc6d1c
 import base64
 import ctypes
 import itertools
@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../nbs/d_sandbox.ipynb #cefea7f7
+# %% ../nbs/d_sandbox.ipynb #361d259e
 CHAPTER = "course_chapter" # the module that a chapter's cells run in, in both processes
 SIMPLE = (type(None), bool, int, float, str)
 
@@ -50,7 +50,7 @@ def is_ours(value) -> bool:
     ours = module.split(".")[0] in (CHAPTER, "course_lib") and module != "course_lib.sandbox"
     return ours and hasattr(value, "__dict__")
 
-# %% ../nbs/d_sandbox.ipynb #4535f8a1
+# %% ../nbs/d_sandbox.ipynb #e5fec1b3
 def pack_array(array) -> list:
     "An array of numbers, dates or text: its type, shape and bytes."
     array = np.asarray(array)
@@ -58,14 +58,19 @@ def pack_array(array) -> list:
     data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
     return ["array", array.dtype.str, list(array.shape), data]
 
+def check_shape(shape: list) -> None:
+    "Raise Refused for what is no shape."
+    if not all(type(n) is int and n >= 0 for n in shape): raise Refused("a shape that is none")
+
 def unpack_array(kind: str, shape: list, data: str):
     "The array again; a single number if it has no dimensions."
     if not re.fullmatch(r"[<>|=][biufcSUmM][1-9]\d{0,5}(\[\w+\])?", kind):
         raise Refused(f"an array of {kind[:20]}")
+    check_shape(shape)
     found = np.ndarray(shape, np.dtype(kind), base64.b64decode(data))
     return found.copy()[()]
 
-# %% ../nbs/d_sandbox.ipynb #b1d284d7
+# %% ../nbs/d_sandbox.ipynb #8f114d70
 TENSORS = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8",
            "uint8", "bool")
 
@@ -83,12 +88,13 @@ def unpack_tensor(kind: str, shape: list, raw: str | None):
     "The tensor again, without a graph."
     import torch
     if kind not in TENSORS: raise Refused(f"a tensor of {kind[:20]}")
+    check_shape(shape)
     kind = getattr(torch, kind)
     if raw is None: return torch.empty(shape, dtype=kind, device="meta")
     if not raw: return torch.zeros(shape, dtype=kind)
     return torch.frombuffer(bytearray(base64.b64decode(raw)), dtype=kind).reshape(shape)
 
-# %% ../nbs/d_sandbox.ipynb #feb814dc
+# %% ../nbs/d_sandbox.ipynb #645db14f
 ATOMS = (*SIMPLE, np.generic, type, bytes, complex, range, frozenset, types.EllipsisType)
 
 def walk(value, found: list, known: dict) -> None:
@@ -106,7 +112,7 @@ def parts_of(value) -> list:
     if is_a(value, "optimizer"): return [p for g in value.param_groups for p in g["params"]]
     return list(vars(value).values()) if is_ours(value) else []
 
-# %% ../nbs/d_sandbox.ipynb #f3409e86
+# %% ../nbs/d_sandbox.ipynb #9be841fc
 def write(value, known: dict, keep=None) -> object: # what JSON can hold
     "A value as data. `keep` is asked for the number of a graph or a module that stays here."
     def each(values): return [write(v, known, keep) for v in values]
@@ -123,7 +129,7 @@ def write(value, known: dict, keep=None) -> object: # what JSON can hold
     if is_a(value, "module") and keep: return ["module", keep(value), named(value, known)]
     return write_other(value, each)
 
-# %% ../nbs/d_sandbox.ipynb #67936d73
+# %% ../nbs/d_sandbox.ipynb #18df40b6
 def write_other(value, each) -> list:
     "What isn't seen so often: tables, the course's own objects, all that can be gone through."
     if is_ours(value): return ["object", type(value).__name__, each([dict(vars(value))])[0]]
@@ -136,7 +142,7 @@ def named(module, known: dict) -> list: # of (name, number or tensor)
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return [[name, known.get(id(t), pack_tensor(t))] for name, t in tensors]
 
-# %% ../nbs/d_sandbox.ipynb #c2d23456
+# %% ../nbs/d_sandbox.ipynb #2ece5c76
 def read(found, shared: list, link=None) -> object:
     "A value from what `write` has made. Raises Refused, or what a wrong shape or key raises."
     def each(values): return [read(v, shared, link) for v in values]
@@ -155,7 +161,7 @@ def read(found, shared: list, link=None) -> object:
         case ["module", int(n), [*tensors]] if link: return link.module(n, tensors, shared)
     raise Refused("gave what the grader can't read")
 
-# %% ../nbs/d_sandbox.ipynb #47a928fa
+# %% ../nbs/d_sandbox.ipynb #7cce7ce9
 def state_of(value, known: dict) -> object:
     "What a call may have changed in an object, as data; None for what isn't looked into."
     def inside(v): return write(v, known)
@@ -173,7 +179,7 @@ def state_of(value, known: dict) -> object:
     if isinstance(value, np.random.Generator): return inside(value.bit_generator.state)
     return inside(dict(vars(value))) if is_ours(value) else None
 
-# %% ../nbs/d_sandbox.ipynb #0ab2c529
+# %% ../nbs/d_sandbox.ipynb #8f7acd91
 def change(own, state, shared: list, link) -> None:
     "Put a state into the judge's own object."
     def each(values): return [read(v, shared, link) for v in values]
@@ -194,7 +200,7 @@ def same_fields(own, fields: dict) -> dict:
     if set(fields) <= set(vars(own)): return fields
     raise Refused(f"changed the fields of a {type(own).__name__}")
 
-# %% ../nbs/d_sandbox.ipynb #a37d65c3
+# %% ../nbs/d_sandbox.ipynb #c80f90ee
 def change_tensor(own, state: list, grad: list | None) -> None:
     "New numbers and a new gradient for a tensor, where it isn't a part of a graph."
     if own.is_leaf:
@@ -212,10 +218,12 @@ def change_module(own, names: list, training: list, shared: list) -> None:
         return
     for module, mode in zip(own.modules(), training): module.training = bool(mode)
 
-# %% ../nbs/d_sandbox.ipynb #a44cc307
-MOST = 2**28 # bytes of a message
+# %% ../nbs/d_sandbox.ipynb #ab958d88
+MOST = 2**26 # bytes of a message
 
-def send(sock, data: bytes) -> None: sock.sendall(struct.pack("!Q", len(data)) + data)
+def send(sock, data: bytes) -> None:
+    "Send a message: its length, and then itself."
+    sock.sendall(struct.pack("!Q", len(data)) + data)
 
 def receive(sock) -> bytes:
     "A message. Raises Refused where it ends too early or is too long."
@@ -230,7 +238,7 @@ def receive(sock) -> bytes:
     if n > MOST: raise Refused("gave too much")
     return bytes(exactly(n))
 
-# %% ../nbs/d_sandbox.ipynb #cf8cc39b
+# %% ../nbs/d_sandbox.ipynb #901d20b5
 class Sent(pickle.Pickler):
     "A pickler that leaves functions of the judge where they are."
     def __init__(self, file, functions: list):
@@ -244,7 +252,7 @@ class Sent(pickle.Pickler):
         self.functions.append(value)
         return len(self.functions) - 1
 
-# %% ../nbs/d_sandbox.ipynb #efc39110
+# %% ../nbs/d_sandbox.ipynb #78ea4bc7
 class Link:
     "The judge's end: calls an answer and takes over what it gives."
     def __init__(self, sock):
@@ -324,7 +332,7 @@ class Link:
             found.register_parameter(str(name).replace(".", "_"), own)
         return found
 
-# %% ../nbs/d_sandbox.ipynb #8d3ae081
+# %% ../nbs/d_sandbox.ipynb #d2eee3b0
 def detached(value):
     "A value without the graphs of its tensors, which pickle can't carry."
     if is_a(value, "tensor"): return value.detach()
@@ -336,7 +344,7 @@ def error_named(name: str, message: str) -> Exception:
     if name == "NotImplementedError": return NotImplementedError()
     return type(re.sub(r"\W", "", str(name))[:60] or "Error", (Exception,), {})(str(message))
 
-# %% ../nbs/d_sandbox.ipynb #551491bc
+# %% ../nbs/d_sandbox.ipynb #5ff0fa85
 class Stub:
     "What an answer gets in the place of a function of the judge."
     def __init__(self, answers, n: int): self.answers, self.n = answers, n
@@ -356,7 +364,7 @@ class Loaded(pickle.Unpickler):
 
     def persistent_load(self, n): return Stub(self.answers, n)
 
-# %% ../nbs/d_sandbox.ipynb #a7ba0dd0
+# %% ../nbs/d_sandbox.ipynb #6aa6efd8
 class Answers:
     "The end of the answer's process: runs calls until the judge has seen enough."
     def __init__(self, sock):
@@ -422,7 +430,7 @@ class Answers:
         self.shared, self.known, self.before = [], {}, []
         return "given", write(list(found), {})
 
-# %% ../nbs/d_sandbox.ipynb #692b22fb
+# %% ../nbs/d_sandbox.ipynb #25a06a9e
 DENIED = { # system calls: their numbers on x86_64 and on aarch64
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
     "socket": (41, 198), "kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131),
@@ -440,7 +448,7 @@ DENIED = { # system calls: their numbers on x86_64 and on aarch64
 CLONE, CLONE3, PRLIMIT = (56, 220), (435, 435), (302, 261)
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
-# %% ../nbs/d_sandbox.ipynb #ac8c090e
+# %% ../nbs/d_sandbox.ipynb #76196eab
 def filter_of(machine: str) -> bytes:
     "The filter of system calls as a program for the kernel: instructions of eight bytes."
     column, arch = MACHINES[machine]
@@ -458,7 +466,7 @@ def filter_of(machine: str) -> bytes:
     program += unless(PRLIMIT[column], 4) + load(16) + unless(0, 1) + allow + refuse
     return program + allow
 
-# %% ../nbs/d_sandbox.ipynb #e27ac69d
+# %% ../nbs/d_sandbox.ipynb #fb82c4cb
 def filter_calls(libc) -> bool: # whether it is in force
     "Take away the system calls that an answer has no need of, for good."
     if not sys.platform.startswith("linux") or platform.machine() not in MACHINES: return False
@@ -473,7 +481,7 @@ def drop_rights(libc) -> None:
     header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
     libc.capset(header, ctypes.create_string_buffer(24))
 
-# %% ../nbs/d_sandbox.ipynb #5f38ae41
+# %% ../nbs/d_sandbox.ipynb #3b069bc6
 def hide_files(libc, readable: list, home: str) -> bool: # whether it is in force
     "Leave only these files and folders to be read, and one folder to be written into."
     if not sys.platform.startswith("linux"): return False
@@ -482,7 +490,8 @@ def hide_files(libc, readable: list, home: str) -> bool: # whether it is in forc
     every = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
     wanted = struct.pack("QQQ", every, 3, 3)[:8 if version < 4 else 16 if version < 6 else 24]
     ruleset = libc.syscall(444, ctypes.create_string_buffer(wanted, len(wanted)), len(wanted), 0)
-    allowed = {path: 0b1101 for path in readable} | {home: every, "/dev/null": 0b110}
+    files = every & 0b100_0001_0010_1110                # no folders, links or devices in it
+    allowed = {path: 0b1101 for path in readable} | {home: files, "/dev/null": 0b110}
     for path, rights in allowed.items():
         if not os.path.exists(path): continue
         fd = os.open(path, os.O_PATH)
@@ -492,7 +501,7 @@ def hide_files(libc, readable: list, home: str) -> bool: # whether it is in forc
         os.close(fd)
     return libc.syscall(446, ruleset, 0) == 0
 
-# %% ../nbs/d_sandbox.ipynb #66b0dd31
+# %% ../nbs/d_sandbox.ipynb #37b745ab
 def limit(memory: int, size: int, processes: bool) -> bool: # whether memory is limited
     "Limits on memory beyond what is in use (bytes), on a file's size, on open files."
     import resource
@@ -507,17 +516,20 @@ def limit(memory: int, size: int, processes: bool) -> bool: # whether memory is 
     except (OSError, ValueError): return False
     return True
 
+# %% ../nbs/d_sandbox.ipynb #4f5de942
 def lock(readable: list, home: str, memory: int, size: int = 2**24) -> list: # of str
     "Give up all rights that an answer doesn't need; says which of the guards this system lacks."
     libc = ctypes.CDLL(None, use_errno=True)
     memory_limited = limit(memory, size, processes=sys.platform.startswith("linux"))
+    try: Path("/proc/self/oom_score_adj").write_text("1000") # the first to go if memory is short
+    except OSError: pass
     drop_rights(libc) if sys.platform.startswith("linux") else None
     in_force = {"a limit on memory": memory_limited,
                 "a wall around your files": hide_files(libc, readable, home),
                 "a wall around the network and other processes": filter_calls(libc)}
     return [name for name, there in in_force.items() if not there]
 
-# %% ../nbs/d_sandbox.ipynb #0a943e00
+# %% ../nbs/d_sandbox.ipynb #791094d5
 def serve(fd: int) -> None:
     """The main function of a stage: run a chapter's statements, then one job after the other.
     It ends when the other end is closed."""
@@ -538,7 +550,7 @@ def serve(fd: int) -> None:
     end_children(None)
     os._exit(0)
 
-# %% ../nbs/d_sandbox.ipynb #400587e8
+# %% ../nbs/d_sandbox.ipynb #c7f4b361
 def wait_for_jobs(control, space: dict) -> None:
     "Start a copy for each job, and end it when that is asked for."
     child = None
@@ -560,7 +572,7 @@ def end_children(child: int | None) -> str: # how the copy ended
         for pid in found: end_process(pid)
     return how
 
-# %% ../nbs/d_sandbox.ipynb #c3f74478
+# %% ../nbs/d_sandbox.ipynb #241fb132
 def end_process(pid: int) -> str: # how it ended
     "Kill a child with its process group, and wait for its end."
     done, status = os.waitpid(pid, os.WNOHANG)
@@ -579,6 +591,7 @@ def strays() -> list: # of process numbers
         if int(parent) == os.getpid(): found.append(int(path.parent.name))
     return found
 
+# %% ../nbs/d_sandbox.ipynb #78f7ec5f
 def run_job(job: dict, fds: list, space: dict) -> None:
     "Run a function of the course in a copy of the stage, and end."
     try:
@@ -595,11 +608,12 @@ def run_job(job: dict, fds: list, space: dict) -> None:
     finally: os._exit(0)
 
 def is_open(fd: int) -> bool:
+    "Whether a number is that of an open file."
     try: os.fstat(fd)
     except OSError: return False
     return True
 
-# %% ../nbs/d_sandbox.ipynb #11e0dd46
+# %% ../nbs/d_sandbox.ipynb #9540dc77
 class Stage:
     "A process in which a chapter's statements have been run, and that runs jobs."
     def __init__(self, statements: list, # of (name, source)
