@@ -252,7 +252,7 @@ def read_metrics(run) -> dict:
     found = read_json_file(path)
     if not isinstance(found.get("split"), str): raise bad_field(path, "split", "is not a text")
     if not counts({"n": found.get("n")}): raise bad_field(path, "n", "is not a number of rows")
-    beside, slices = found.get("baselines"), found.get("slices", {})
+    beside, slices = found.setdefault("baselines", {}), found.get("slices", {})
     for name, value in (("baselines", beside), ("slices", slices)):
         if not isinstance(value, dict): raise bad_field(path, name, "is not a dictionary")
     for name, scores in {"metrics": found.get("metrics"), **beside}.items():
