@@ -108,11 +108,13 @@ def fine_tune(recipe: Recipe, out, # the run folder
     known = ["loss", *asked.metrics]
     if recipe.metric_for_best_model not in known:
         raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
-    splits, model, tokenizer = prepare(recipe)
-    recipe = within_reach(recipe, tokenizer)
-    features = asked.features(splits, tokenizer, recipe.max_length)
-    settings = pick_settings(recipe)
-    written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
+    with held_notes() as notes: # a refusal is one line
+        splits, model, tokenizer = prepare(recipe)
+        recipe = within_reach(recipe, tokenizer)
+        features = asked.features(splits, tokenizer, recipe.max_length)
+        settings = pick_settings(recipe)
+        written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
+    for text in notes: note(text)
     if resume and exists(out / "README.md"): return read_json_file(out / "metrics.json")
     history = fit(model, features["train"], features["validation"], task=asked.task,
                   settings=settings, metric=asked.metrics, checkpoint=out / "checkpoint",
