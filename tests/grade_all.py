@@ -45,7 +45,8 @@ def points(stages, notebook: dict, chapter: str, exercise: str, source: str) -> 
 def main():
     wrong = 0
     for chapter in sys.argv[1:] or chapters_with_exercises():
-        notebook, begun, n = original(chapter), time.monotonic(), 0
+        notebook, n = original(chapter), 0
+        begun = time.monotonic()
         stages = Stages(notebook)
         for exercise, what, source in answers(chapter, notebook):
             found = points(stages, notebook, chapter, exercise, source)
