@@ -10,10 +10,10 @@ __all__ = ['BEGIN', 'END', 'REJECT', 'VERSIONS', 'README', 'ELSEWHERE', 'MEMORY'
            'with_chapter', 'answers', 'key', 'chapters', 'contents', 'companions', 'build', 'keep_what_is_there',
            'without_solutions', 'programs', 'run_answer', 'attempt', 'put_together', 'needed_for', 'run_judge',
            'jobs_for', 'numbers_in', 'Stages', 'environment', 'workplace', 'readable', 'grade_exercise', 'is_full',
-           'heard', 'verdict_of', 'printable', 'check_system', 'as_dict', 'is_cell', 'read_submission', 'chapter_of',
-           'chapters_with_exercises', 'original', 'grade', 'grade_with', 'submissions', 'walk_folder', 'found_in_file',
-           'day_of', 'found_in_zip', 'read_member', 'recognised', 'columns_of', 'graded', 'row_of', 'StagePool',
-           'Ledger', 'read_entry', 'feedback', 'grade_folder']
+           'own_folder', 'heard', 'verdict_of', 'printable', 'check_system', 'as_dict', 'is_cell', 'read_submission',
+           'chapter_of', 'chapters_with_exercises', 'original', 'grade', 'grade_with', 'submissions', 'walk_folder',
+           'found_in_file', 'day_of', 'found_in_zip', 'read_member', 'recognised', 'columns_of', 'graded', 'row_of',
+           'StagePool', 'Ledger', 'read_entry', 'feedback', 'grade_folder']
 
 # %% ../nbs/d_exercises.ipynb #455b9ca2
 import ast
@@ -28,6 +28,7 @@ import re
 import select
 import shutil
 import socket
+import subprocess
 import symtable
 import sys
 import tempfile
@@ -40,6 +41,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
@@ -458,7 +460,7 @@ def run_answer(job: dict, sockets: list, space: dict) -> None:
             and ast.unparse(statements[k][1]) not in ready]
     for k in ours: problems += attempt(*statements[k], space)
     os.chdir(job["home"])
-    os.environ |= dict.fromkeys(("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR"), job["home"])
+    os.environ |= dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), job["home"])
     tempfile.tempdir = None
     lacking = lock(job["readable"], job["home"], job["memory"])
     if lacking: problems.append(f"not locked up: this system lacks {' and '.join(lacking)}")
@@ -603,8 +605,7 @@ def grade_exercise(stages: Stages, e: dict, answer: dict, judge: dict,
     here, there = socket.socketpair()
     grader, verdict = socket.socketpair()
     said = []
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        home = os.path.realpath(home)
+    with own_folder() as home:
         ready = [source for _, source in stages.programs["answers"]]
         job = {**answer, "home": home, "readable": readable(), "memory": MEMORY, "ready": ready}
         stages.answers.start(job, here)
@@ -621,10 +622,21 @@ MOST_FILES = 2**28, 1000 # bytes and files in an answer's folder
 
 def is_full(home: str) -> bool:
     "Whether an answer has written more than it may."
-    try: sizes = [p.lstat().st_size for p in Path(home).iterdir()]
+    try: sizes = [p.lstat().st_size for p in islice(Path(home).rglob("*"), MOST_FILES[1] + 1)]
     except OSError: return False
+    except RecursionError: return True
     return sum(sizes) > MOST_FILES[0] or len(sizes) > MOST_FILES[1]
 
+@contextmanager
+def own_folder() -> Iterator: # of its path
+    "A folder for an answer, removed afterwards, however deep it has become."
+    home = tempfile.mkdtemp()
+    try: yield os.path.realpath(home)
+    finally:
+        try: shutil.rmtree(home, ignore_errors=True)
+        except RecursionError: subprocess.run(["rm", "-rf", home])
+
+# %% ../nbs/d_exercises.ipynb #cb358445
 def heard(grader, until: float, home: str) -> Iterator: # of dicts
     "What a judge reports until it is done, the time is over, or the answer fills its folder."
     while True:

@@ -490,7 +490,7 @@ def hide_files(libc, readable: list, home: str) -> bool: # whether it is in forc
     every = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
     wanted = struct.pack("QQQ", every, 3, 3)[:8 if version < 4 else 16 if version < 6 else 24]
     ruleset = libc.syscall(444, ctypes.create_string_buffer(wanted, len(wanted)), len(wanted), 0)
-    files = every & 0b100_0001_0010_1110                # no folders, links or devices in it
+    files = every & 0b100_0001_1011_1110                # files and folders, no links or devices
     allowed = {path: 0b1101 for path in readable} | {home: files, "/dev/null": 0b110}
     for path, rights in allowed.items():
         if not os.path.exists(path): continue

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_exercises import SMALL, fill, fill_and, fingerprints, source_of
 
 from course_lib import exercises, sandbox
@@ -186,6 +188,11 @@ HOSTILE = {
     "memory": json.dumps(work(fill_and("def three(): return len(bytearray(10 ** 11))"))),
     "stays": json.dumps(work(fill_and(STAYS))),
     "disk": json.dumps(work(fill_and("def three(): return open('x', 'w').write('y' * 10 ** 9)"))),
+    "folders": json.dumps(work(fill_and("""import os
+def three():
+    while True:
+        os.mkdir('a')
+        os.chdir('a')"""))),
     "threads": json.dumps(work(fill_and("""import threading, time
 def three():
     for _ in range(10 ** 5): threading.Thread(target=time.sleep, args=(99,)).start()""")))}
@@ -250,6 +257,28 @@ def test_pages_are_written_and_a_run_goes_on(place, monkeypatch, tmp_path):
     assert list(table["points"].fillna(-1)) == [4, 3, -1]
     with pytest.raises(InputError, match="holds no grades"):
         grade_folder(place, progress=False, out=place)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=9)
+CELL = st.fixed_dictionaries({}, optional={
+    "cell_type": st.sampled_from(["code", "markdown"]) | ANYTHING, "id": st.text() | ANYTHING,
+    "source": st.text() | st.lists(st.text()) | ANYTHING,
+    "metadata": st.fixed_dictionaries({"course": ANYTHING}) | ANYTHING})
+NOTEBOOK = st.fixed_dictionaries({}, optional={
+    "cells": st.lists(CELL | ANYTHING, max_size=4) | ANYTHING,
+    "metadata": st.fixed_dictionaries({"course": st.fixed_dictionaries({"chapter": ANYTHING})})
+    | ANYTHING}) | ANYTHING
+
+
+@settings(max_examples=300, deadline=None)
+@given(NOTEBOOK.map(lambda found: json.dumps(found).encode()) | st.binary())
+def test_any_file_is_a_notebook_or_refused(data):
+    known = {"small": {"s1", "c1", "9.1"}}
+    try: assert exercises.chapter_of(exercises.read_submission(data, "a"), "a", known) == "small"
+    except InputError as e: assert str(e).startswith("a – ")
 
 
 def test_a_call_of_check_is_read_as_python_reads_it():
