@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD', 'record', 'environment',
-           'whose', 'begin', 'clear', 'fine_tune', 'stopping', 'weighted', 'prepare', 'within_reach', 'draw_rows',
-           'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
+           'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'stopping', 'weighted', 'prepare', 'within_reach',
+           'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
            'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
            'reorder', 'with_slices', 'right_share', 'classify_rows', 'checked', 'as_probabilities', 'report',
            'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict',
@@ -115,17 +115,14 @@ def fine_tune(recipe: Recipe, out, # the run folder
     out = Path(out)
     asked = run_task(recipe.task)
     check_folder(out, resume, force, inputs_of(recipe))
-    known = ["loss", *asked.metrics]
-    if recipe.metric_for_best_model not in known:
-        raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
-    if recipe.class_weight and asked.task != classification:
-        advice = "leave it out for this task"
-        raise InputError(f"class_weight – weighs the labels of whole texts – {advice}")
-    splits, model, tokenizer = prepare(recipe)
-    recipe = within_reach(recipe, tokenizer)
-    features = asked.features(splits, tokenizer, recipe.max_length)
-    settings = pick_settings(recipe)
-    written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
+    check_fits(recipe, asked)
+    with held_notes() as notes: # a refusal is one line
+        splits, model, tokenizer = prepare(recipe)
+        recipe = within_reach(recipe, tokenizer)
+        features = asked.features(splits, tokenizer, recipe.max_length)
+        settings = pick_settings(recipe)
+        written = begin(out, record(replace(recipe, bf16=settings.bf16), splits, model), resume)
+    for text in notes: note(text)
     if resume and exists(out / "README.md"): return read_metrics(out)
     history = fit(model, features["train"], features["validation"],
                   task=weighted(asked.task, recipe, written["classes"]), settings=settings,
@@ -145,6 +142,15 @@ def fine_tune(recipe: Recipe, out, # the run folder
     return metrics
 
 # %% ../nbs/06_runs.ipynb #86a9f605
+def check_fits(recipe: Recipe, asked) -> None: # asked: what its task answers
+    "Raise InputError for a setting that the task doesn't know."
+    known = ["loss", *asked.metrics]
+    if recipe.metric_for_best_model not in known:
+        raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
+    if not recipe.class_weight or asked.task == classification: return
+    advice = "leave it out for this task"
+    raise InputError(f"class_weight – weighs the labels of whole texts – {advice}")
+
 def stopping(recipe: Recipe) -> list: # of callbacks
     "Early stopping by the same measure that chooses the best weights."
     if not recipe.early_stopping_patience: return []
