@@ -24,6 +24,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterable
 from pathlib import Path
@@ -575,8 +576,10 @@ def end_children(child: int | None) -> str: # how the copy ended
 # %% ../nbs/d_sandbox.ipynb #241fb132
 def end_process(pid: int) -> str: # how it ended
     "Kill a child with its process group, and wait for its end."
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if done: return f"ended by itself ({os.waitstatus_to_exitcode(status)})"
+    for _ in range(20):               # its socket is closed a moment before its end can be seen
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done: return f"ended by itself ({os.waitstatus_to_exitcode(status)})"
+        time.sleep(0.01)
     try: os.killpg(pid, signal.SIGKILL)
     except OSError: os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

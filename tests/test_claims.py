@@ -133,7 +133,8 @@ def test_experiments_go_on(tmp_path, toy):
     written = pd.read_csv(tmp_path / "often/claims.csv")
     assert written.query("claim == 'toy'")["seeds"].tolist() == [5, 5]
     assert len(written) == len(pd.read_csv(shipped("claims.csv"))) + 2       # no line is lost
-    assert len(unpacked(tmp_path / "often" / PACKED)) == 15
+    kept = [run["kind"] for run in unpacked(tmp_path / "often" / PACKED)]
+    assert kept.count("fine-tune") == 15
     assert run_claims(["toy"], tmp_path / "none", minutes=-1, say=in_silence).empty
     assert not (tmp_path / "none/claims.csv").exists()
     with pytest.raises(InputError, match="is not known – they are lr-default"):
