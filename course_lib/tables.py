@@ -211,7 +211,9 @@ def lines_like_rows(values: list, delimiter: str) -> list: # of lists of fields
         lines = LINE_BREAK.split(delimiter.join(values[:k] + [value]))[:-1]
         split = [line.split(delimiter) for line in lines if line.strip()]
         fitting = [fields for fields in split if len(fields) == len(values)]
-        if len(values) > 1 and len(fitting) > len(split) / 2: return fitting
+        if len(values) > 1 and len(fitting) > len(split) / 2:
+            fitting[0][:k] = [None] * k       # they are the row's own values
+            return fitting
     return []
 
 # %% ../nbs/c_tables.ipynb #7c824c56

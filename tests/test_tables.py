@@ -137,6 +137,13 @@ def test_a_quote_that_is_closed_late(tmp_path, at, to):
     assert len(read_table(write(tmp_path, "b.csv", mended))) == 20
 
 
+def test_a_text_of_two_lines_behind_an_id_is_one_text(tmp_path):
+    path = write(tmp_path, "a.csv", 'id,text,label\n7,"one line\nand another",no\n8,short,yes\n')
+    assert read_table(path)["text"][:] == ["one line\nand another", "short"]
+    two = 'id,text\n101,"good, and cheap"\n103,"first line\nsecond line"\n104,- not bad\n'
+    assert len(read_rows(write(tmp_path, "b.csv", two))) == 3
+
+
 def test_texts_over_several_lines_are_texts(tmp_path):
     letter = '"Dear Sir,\nI was cold, and\nso was she."'
     rows = [*PLAIN, (letter, "no"), ('"one\n\ntwo, three"', "no")]
