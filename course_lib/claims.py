@@ -17,12 +17,12 @@ __all__ = ['LOOKS', 'STEPS', 'RECIPE', 'PASSES', 'LAYER', 'RUNS', 'SLOWLY', 'RAT
            'searching', 'Claim', 'everywhere', 'dropped', 'gap', 'narrower', 'steps_saved', 'only', 'by_readers',
            'another_draw', 'winners_luck', 'miscalibrated', 'turns', 'labels_for', 'labels_saved', 'over_prompt',
            'lora', 'ahead', 'interval', 'standard_error', 'decide', 'verdict', 'told_by_word', 'p_value', 'numbers',
-           'judged', 'judged_line', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of', 'print_of', 'checksum_at',
-           'code_of', 'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text', 'Runs', 'place_of',
-           'read_run', 'OutOfTime', 'getter', 'with_rows', 'run_claims', 'check_place', 'asked_runs', 'ledger_before',
-           'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of', 'recomputed', 'measured_again',
-           'check_claims', 'differences_between', 'same', 'stale', 'continuation', 'spelt_alike', 'sentences', 'reader',
-           'contamination_once']
+           'judged', 'judged_line', 'defaults_of', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of', 'print_of',
+           'checksum_at', 'code_of', 'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text', 'Runs',
+           'place_of', 'read_run', 'OutOfTime', 'getter', 'with_rows', 'run_claims', 'check_place', 'Asked', 'Unmade',
+           'asked_runs', 'ledger_before', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of',
+           'recomputed', 'measured_again', 'check_claims', 'differences_between', 'same', 'stale', 'continuation',
+           'spelt_alike', 'sentences', 'reader', 'contamination_once']
 
 # %% ../nbs/b_claims.ipynb #76d7c8ab
 import ast, base64, dis, hashlib, inspect, json, os, platform, random, re, tempfile, time
@@ -777,7 +777,8 @@ SWEEP = [{**changed, "learning_rate": rate} for rate in RATES["tiny-gpt2"]
 
 def winners_luck(get) -> tuple:
     "What the winner on one half of the rows gains on the other, and what runs gain on average."
-    right = np.array([get(**one)["odds"] > 0 for one in SWEEP], float)
+    runs = [get(**one) for one in SWEEP]
+    right = np.array([run["odds"] > 0 for run in runs], float)
     rng = np.random.default_rng(0)
     rises, all_rises = [], []
     for _ in range(1000):
@@ -1060,11 +1061,15 @@ def judged_line(claim: Claim, condition: str, values: list) -> dict: # most colu
             "why": why or np.nan}
 
 # %% ../nbs/b_claims.ipynb #3d8e06e3
+@cache
+def defaults_of(run) -> dict: # setting -> value
+    "What a kind of run takes by default."
+    taken = inspect.signature(run).parameters.values()
+    return {p.name: p.default for p in taken if p.default is not p.empty}
+
 def resolved(kind: str, settings: dict) -> dict:
     "The settings of a run with all that it takes by default."
-    taken = inspect.signature(RUNS[kind]).parameters.values()
-    usual = {p.name: p.default for p in taken if p.default is not p.empty}
-    settings = {**usual, **settings}
+    settings = {**defaults_of(RUNS[kind]), **settings}
     if kind != "fine-tune" or settings.get("model") == "word counts": return settings
     return {**RECIPE, **settings}
 
@@ -1276,6 +1281,14 @@ def check_place(out: Path) -> None:
     try_place(out / "claims.csv")
 
 # %% ../nbs/b_claims.ipynb #d280f5ba
+class Asked(Exception): "All runs of an effect have been asked for."
+
+class Unmade(dict):
+    "Stands for a run that isn't made: each measure is 1, and with the answers the asking ends."
+    def __missing__(self, name: str) -> float:
+        if name == "odds": raise Asked
+        return 1.0
+
 def asked_runs(wanted: dict) -> set: # of (kind, settings as text)
     "The runs that the effects of some conditions may ask for, with all seeds and rates."
     found = set()
@@ -1285,13 +1298,14 @@ def asked_runs(wanted: dict) -> set: # of (kind, settings as text)
             for rate in rates_of(kind, settings) or [None]:
                 if rate is not None: own["learning_rate"] = rate
                 found.add((kind, as_text(resolved(kind, own))))
-            return defaultdict(lambda: 1.0, odds=np.ones(4))
+            return Unmade()
         return get
     for name, own in wanted.items():
         claim = CLAIMS[name]
         for condition in own:
             for seed in range(claim.of(condition).seeds):
-                claim.effects[condition](getter(seed, claim.rows))
+                try: claim.effects[condition](getter(seed, claim.rows))
+                except Asked: pass
     return found
 
 # %% ../nbs/b_claims.ipynb #8c2a9f74

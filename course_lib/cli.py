@@ -223,8 +223,11 @@ def answer_table(run: Path, data: str, out: Path | None, force: bool, *form) -> 
     if without:
         say(f"note: {len(without)} of {len(table)} rows have no text and no answer: "
             f"{'; '.join(without[:3])}")
-    if out: write_atomically(out, lambda path: TABLES[out.suffix.lower()](table, path))
-    else: print(table.to_json(orient="records", lines=True, force_ascii=False), end="")
+    if out is None:
+        print(table.to_json(orient="records", lines=True, force_ascii=False), end="")
+        return
+    write_atomically(out, lambda path: TABLES[out.suffix.lower()](table, path))
+    print(f"{len(table)} rows: {out}")
 
 def flat(table):
     "A table whose nested values are JSON, for a file that has only texts and numbers."
