@@ -197,7 +197,9 @@ def check_run(run) -> None:
         raise InputError(f"{run} – has no model yet – the run was cut off; resume it first")
 
 # %% ../nbs/c_recipe.ipynb #61c087a4
-def read_recipe(run, needed: tuple = ("task", "classes", "max_length")) -> dict:
+def read_recipe(run, needed: tuple = ("task", "classes", "max_length"),
+                tasks=(), # names of tasks that are known besides the recipe's choices
+               ) -> dict:
     "The recipe of a finished run; raises InputError that names a field which can't be used."
     check_run(run)
     path = Path(run, "recipe.json")
@@ -205,7 +207,9 @@ def read_recipe(run, needed: tuple = ("task", "classes", "max_length")) -> dict:
     missing = [name for name in needed if name not in found]
     if missing: raise bad_field(path, missing[0], "is missing")
     for f in fields(Recipe):
-        try: check_field(f, found.setdefault(f.name, f.default))
+        value = found.setdefault(f.name, f.default)
+        if f.name == "task" and isinstance(value, str) and value in tasks: continue
+        try: check_field(f, value)
         except InputError as e: raise InputError(f"{path} – {e}") from None
     for name, (good, what) in RECORDED.items():
         if name in found and not good(found[name]): raise bad_field(path, name, what)

@@ -544,6 +544,7 @@ MADE_IN = {"token-classification": "entities", "question-answering": "answers",
 def run_task(name: str) -> RunTask:
     "What a run folder asks about a task."
     if name in TASKS: return TASKS[name]
+    if name not in MADE_IN: raise unknown("task", name, [*TASKS, *MADE_IN])
     return import_module(f"course_lib.{MADE_IN[name]}").TASKS[name]
 
 # %% ../nbs/06_runs.ipynb #b0137de4
@@ -707,7 +708,7 @@ def describe_lora(rank: int | None) -> str:
 # %% ../nbs/06_runs.ipynb #e8e722f7
 def load_run(run) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase, recipe)
     "Model, tokenizer and recipe of a finished run; raises InputError for a folder that isn't one."
-    recipe = read_recipe(run)
+    recipe = read_recipe(run, tasks=TASKS)
     folder, names = str(Path(run, "model")), list(recipe["classes"]) or None
     return *load(folder, recipe["task"], names), recipe
 
