@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LOOKS', 'STEPS', 'RECIPE', 'PASSES', 'LAYER', 'RUNS', 'SLOWLY', 'RATES', 'SEARCHED_WITH', 'FILMS', 'MINILM', 'PLACES',
            'CLAIMS', 'SMOLLM2', 'LORA', 'CONSTANT', 'COSINE', 'NO_WARMUP', 'NO_WORSE', 'HIGH', 'SHARE', 'LATE', 'FEW',
-           'NO_DROPOUT', 'GAPS', 'LONG', 'STOPPED', 'SAVED', 'COUNTS', 'STATES', 'CASED', 'READERS', 'MARKS',
-           'QUANTILE', 'SWEEP', 'RARE', 'CHANGED', 'HARMLESS', 'DENIED', 'ROWS', 'SCRATCH', 'FILM_COUNTS', 'ONE_EPOCH',
-           'EIGHTH', 'NEXT_WORD', 'BERT', 'GUESSED', 'ASK', 'ASK_8', 'PROMPT', 'RARELY', 'SHARED', 'DERIVED', 'COLUMNS',
-           'READS', 'BEGINS_WITH', 'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger',
+           'GAPS', 'LONG', 'STOPPED', 'SAVED', 'COUNTS', 'STATES', 'CASED', 'READERS', 'MARKS', 'QUANTILE', 'SWEEP',
+           'RARE', 'CHANGED', 'HARMLESS', 'DENIED', 'ROWS', 'SCRATCH', 'FILM_COUNTS', 'ONE_EPOCH', 'EIGHTH',
+           'NEXT_WORD', 'BERT', 'GUESSED', 'ASK', 'ASK_8', 'PROMPT', 'RARELY', 'SHARED', 'DERIVED', 'COLUMNS', 'READS',
+           'BEGINS_WITH', 'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger',
            'plot_effects', 'all_rows', 'draw', 'make_rare', 'cleaned', 'run_once', 'counted', 'altered',
            'measure_flips', 'what_it_took', 'in_eighths', 'from_eighths', 'of_films', 'odds_of_right', 'judged_answers',
            'measures', 'prompt_once', 'both_ways', 'next_word_once', 'word_measures', 'joint_once', 'other_task',
@@ -648,7 +648,6 @@ CLAIMS["small-batch"] = Claim(
 
 # %% ../nbs/b_claims.ipynb #e3e7932c
 FEW = {"rows": 128, "epochs": 16}
-NO_DROPOUT = FEW
 
 def dropped(p: float) -> dict: # settings
     "Sixteen epochs on 128 rows with that dropout."
