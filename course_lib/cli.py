@@ -26,8 +26,8 @@ import typer
 from .download import PACKAGES, cache_folder, downloaded, list_downloads
 from .errors import InputError
 from .files import (
-    check_log, check_new_file, check_new_folder, check_readable, find_file, is_file, is_folder,
-    write_atomically)
+    check_log, check_new_file, check_new_folder, check_readable, exists, find_file, is_file,
+    is_folder, write_atomically)
 from .machine import share_cores
 from .recipe import (PRESETS, Recipe, Settings, check_data, check_folder, check_inputs,
                                check_texts, inputs_of, read_recipe, unknown)
@@ -78,14 +78,16 @@ def do_run(settings: dict, out: Path, resume: bool, force: bool, estimate: bool 
     check_inputs(recipe)
     if recipe.model in PACKAGES: downloaded(recipe.model)
     check_folder(out, resume, force, inputs_of(recipe))
-    from course_lib.runs import expected_seconds, fine_tune, run_task
+    from course_lib.runs import cross_validate, expected_seconds, fine_tune, run_task
     if estimate:
         say("A dozen steps, to see how long it will take ...")
         say(f"About {in_a_process(expected_seconds, recipe) / 60:.1f} minutes on this machine.")
-    metrics = fine_tune(recipe, out, resume, force)
+    make = cross_validate if recipe.folds and not recipe.fold else fine_tune
+    metrics = make(recipe, out, resume, force)
     print_scores(metrics, run_task(recipe.task).verdict(metrics))
-    for what, name in ("\nplot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
-        print(what, out / name, flush=True)
+    print()
+    for what, name in ("plot  ", "loss.png"), ("model ", "model"), ("card  ", "README.md"):
+        if exists(out / name): print(what, out / name, flush=True)
     seconds = time.perf_counter() - start
     say(f"\n{seconds:.0f} s. Open the chapters with: make lab (or: course lab)")
 
@@ -108,6 +110,9 @@ def print_scores(metrics: dict, verdict: str = "", name: str = "this model") -> 
         both = [f"{who.replace('_', ' ')} {found[key]['value']:.3f}" for who, key in
                 ((name, "accuracy"), (metrics["best_baseline"], "baseline"))]
         print(f"  slice {kind}, n = {found['n']}: {', '.join(both)}")
+    for fold, found in enumerate(metrics.get("folds", []), 1):
+        cell = score_cell("accuracy", found["metrics"]["accuracy"])
+        print(f"  fold {fold}, n = {found['n']}: {cell}")
     print_classes(metrics.get("per_class", {}))
 
 def print_classes(classes: dict) -> None:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LEARNING_RATES', 'PRESETS', 'RUN_FILES', 'WITH_CLASSES', 'RECORDED', 'setting', 'Settings', 'check_settings',
-           'check_field', 'check_names', 'unknown', 'Recipe', 'check_data', 'check_inputs', 'check_texts',
-           'check_folder', 'inputs_of', 'check_run', 'read_recipe', 'bad_field', 'counts', 'fingerprints', 'Score',
-           'read_metrics', 'check_scores']
+           'check_field', 'check_names', 'unknown', 'check_folds', 'Recipe', 'check_data', 'check_inputs',
+           'check_texts', 'check_folder', 'inputs_of', 'check_run', 'read_recipe', 'bad_field', 'counts',
+           'fingerprints', 'Score', 'read_metrics', 'check_scores']
 
 # %% ../nbs/c_recipe.ipynb #29cc0921
 import re
@@ -88,6 +88,16 @@ def unknown(name: str, value: str, known) -> InputError:
     said = f"{name} {value!r:.80} – is not known"
     return InputError(f"{said} – it can be {', '.join(known)}")
 
+# %% ../nbs/c_recipe.ipynb #b8e1ff68
+def check_folds(recipe) -> None:
+    "Raise InputError for a fold that can't be, or for a test part beside the folds."
+    folds, fold = recipe.folds, recipe.fold
+    if folds and (recipe.validation or recipe.test):
+        advice = "leave out validation=FILE and test=FILE"
+        raise InputError(f"folds {folds} – the test rows are taken from the data – {advice}")
+    if not fold or (folds and fold <= folds): return
+    raise InputError(f"fold {fold} – of {folds or 0} folds there is none – give folds too")
+
 # %% ../nbs/c_recipe.ipynb #4f788ea5
 # of models that want another learning rate than the default
 LEARNING_RATES = {"tiny-gpt2": 2e-4, "tiny-bert": 2e-4, "tiny-t5": 1e-3, "minilm": 1e-4,
@@ -124,6 +134,9 @@ class Recipe(Settings):
         None, 1, 10_000, "end when so many validations in a row bring nothing better")
     class_weight: str | None = setting(
         None, choices=("balanced",), help="let rows of rare classes count more")
+    folds: int | None = setting(
+        None, 2, 100, "cross-validation: cut the rows into so many parts, each the test part once")
+    fold: int | None = setting(None, 1, 100, "make only this run of the cross-validation")
 
     def __post_init__(self):
         "Resolve files and the learning rate; raises InputError for a value that can't be used."
@@ -139,6 +152,7 @@ class Recipe(Settings):
             self.learning_rate = round(10 * usual if self.lora_rank else usual, 10)
         check_settings(self)
         check_names(self.labels)
+        check_folds(self)
 
 # %% ../nbs/c_recipe.ipynb #7e5f2973
 PRESETS = {"tiny": {"epochs": 4, "dropout": 0.0, "metric_for_best_model": "accuracy"},
@@ -170,7 +184,7 @@ def check_texts(texts: list) -> None:
 # %% ../nbs/c_recipe.ipynb #c3342434
 RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png",
              "reliability.png", "errors.png", "scores.png", "lengths.png", "model", "README.md",
-             "checkpoint", "adapter"}
+             "checkpoint", "adapter", *(f"fold-{k}" for k in range(1, 101))}
 
 def check_folder(out, resume: bool, force: bool,
                  inputs: list, # files and folders that are read
@@ -193,6 +207,9 @@ def check_run(run) -> None:
     if not is_file(Path(run) / "recipe.json"):
         advice = "give the folder that a run was written to"
         raise InputError(f"{run} – is no run folder (it has no recipe.json) – {advice}")
+    if is_folder(Path(run) / "fold-1"):
+        advice = "give one of the folders in it, or train once more on all rows, without folds"
+        raise InputError(f"{run} – is a cross-validation, which has no model of its own – {advice}")
     if not is_folder(Path(run) / "model"):
         raise InputError(f"{run} – has no model yet – the run was cut off; resume it first")
 
