@@ -11,10 +11,6 @@ import re
 
 import numpy as np
 from datasets import Dataset
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import MultinomialNB
-from sklearn.pipeline import Pipeline, make_pipeline
 
 from .data import MARKS, without_spaces
 
@@ -22,11 +18,15 @@ from .data import MARKS, without_spaces
 def tfidf_baseline(train: Dataset, texts: list) -> np.ndarray: # probabilities, (texts, classes)
     """Logistic regression on TF-IDF of words and punctuation, trained on `train`.
     Otherwise it has scikit-learn's defaults; characters where no spaces part the words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer # here: only a count takes that time
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
     words = TfidfVectorizer(token_pattern=rf"[\w{MARKS}]+|[^\w\s{MARKS}]+")
     if without_spaces(train["text"][:]): words = TfidfVectorizer(**CHARACTERS)
     return shares_of(make_pipeline(words, LogisticRegression(max_iter=1000)), train, texts)
 
-def shares_of(counter: Pipeline, train: Dataset, texts: list) -> np.ndarray: # (texts, classes)
+def shares_of(counter, # a pipeline of scikit-learn
+              train: Dataset, texts: list) -> np.ndarray: # (texts, classes)
     "Probabilities from a counter that learns from `train`; a class without rows gets none."
     counter.fit(train["text"][:], train["label"][:])
     shares = np.zeros((len(texts), train.features["label"].num_classes))
@@ -72,6 +72,10 @@ COUNTERS = {"tfidf_logistic_regression": "logistic regression on TF-IDF of words
 
 def counters(texts: list) -> dict: # {key of COUNTERS: Pipelines, of which one is to be chosen}
     "What counts words and pairs of them; characters where the script puts no spaces between words."
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
     words = {"tokenizer": words_of, "ngram_range": (1, 2)}
     denied = {"tokenizer": mark_denied, "ngram_range": (1, 2)}
     def bayes(form): return make_pipeline(CountVectorizer(**QUIET, **form), MultinomialNB())

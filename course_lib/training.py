@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -502,7 +501,7 @@ fit = show_settings(fit)
 # %% ../nbs/05_training.ipynb #95054dbd
 def plot_history(history: pd.DataFrame, # as `fit` returns it
                  classes: int | None = None, # draws the loss of guessing among that many
-                ) -> Figure:
+                ): # Figure
     "Training loss of each step and its running mean, and the validation loss after each epoch."
     train, validation = (history[history["split"] == s] for s in ("train", "validation"))
     window = max(1, len(train) // 20)
