@@ -300,6 +300,8 @@ class Diverged(InputError):
     "The loss or the gradient is no number any more."
     def __init__(self, step: int, reason):
         advice = "take a smaller learning_rate; the last checkpoint is from before"
+        if step == 1: # the rate hasn't been used yet
+            advice = "nothing was trained yet: look at the weights and at these rows"
         super().__init__(f"step {step} – {reason} – {advice}")
 
 # %% ../nbs/05_training.ipynb #518ee93d
