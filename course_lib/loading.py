@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'one_at_a_time', 'find_model', 'check_folder', 'read_config', 'quiet', 'reading', 'head_class', 'body_names',
-           'head_config', 'check_weights', 'is_finite', 'set_padding', 'longest_text', 'pads_aside']
+           'head_config', 'check_weights', 'is_finite', 'checked', 'only_finite', 'while_writing', 'set_padding',
+           'longest_text', 'pads_aside']
 
 # %% ../nbs/c_loading.ipynb #dd2f530c
 import json
@@ -145,6 +146,23 @@ def check_weights(name: str, model: PreTrainedModel, info: dict) -> None:
 def is_finite(weight: torch.Tensor) -> bool:
     "Whether all numbers are finite. Their sum shows it at once, unless it overflows itself."
     return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
+
+# %% ../nbs/c_loading.ipynb #8cbe6abd
+def checked(scores): # the same: tensors or arrays, one for each text
+    "Raise InputError for scores that aren't finite: they would be answers like any other."
+    wrong = sum(not is_finite(torch.as_tensor(own)) for own in scores)
+    if not wrong: return scores
+    problem = f"gives no finite numbers for {wrong} of {len(scores)} texts"
+    raise InputError(f"the model – {problem} – its weights are damaged; take another copy")
+
+def only_finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: # (texts, symbols)
+    "The same for the next tokens: a logits processor of transformers' `generate`."
+    checked(scores.softmax(-1)) # -inf is allowed among scores: it rules a token out
+    return scores
+
+def while_writing(model) -> dict: # arguments of `generate`
+    "What checks each token; an export, which isn't a module, has a `generate` of its own."
+    return {"logits_processor": [only_finite]} if isinstance(model, torch.nn.Module) else {}
 
 # %% ../nbs/c_loading.ipynb #8dbfb132
 def set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

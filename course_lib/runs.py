@@ -7,12 +7,12 @@ __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 
            'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'stopping', 'weighted', 'prepare', 'within_reach',
            'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
            'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
-           'reorder', 'with_slices', 'right_share', 'classify_rows', 'checked', 'as_probabilities', 'report',
-           'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict',
-           'describe_classifier', 'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model',
-           'score_table', 'class_table', 'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of',
-           'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table',
-           'known_splits', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'reorder', 'with_slices', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
+           'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
+           'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'class_table',
+           'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept',
+           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'known_splits', 'rows_to_score',
+           'predictions_of', 'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import hashlib, logging, os, platform, shutil, time, warnings
@@ -42,7 +42,7 @@ from .evaluation import (
 from course_lib.files import (
     exists, find_file, is_file, is_hub_name, read_json_file, write_atomically, write_json,
     writing)
-from .loading import quiet
+from .loading import checked, quiet
 from .metrics import class_report
 from .models import body_linears, load, read_by_head, set_dropout
 from .recipe import (
@@ -379,13 +379,6 @@ def right_share(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def classify_rows(model, tokenizer, rows: Dataset, features: Dataset) -> torch.Tensor:
     "Logits, row by row."
     return checked(predict_logits(model, features))
-
-def checked(logits: torch.Tensor) -> torch.Tensor: # the same
-    "Raise InputError for logits that aren't finite: they would be answers like any other."
-    wrong = (~logits.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-    if not wrong: return logits
-    problem = f"gives no finite numbers for {len(wrong)} of {len(logits)} texts"
-    raise InputError(f"the model – {problem} – its weights are damaged; take another copy")
 
 def as_probabilities(logits: torch.Tensor) -> np.ndarray: # (rows, classes)
     "Logits as probabilities."

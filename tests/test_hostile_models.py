@@ -8,16 +8,21 @@ import time
 
 import pytest
 import torch
+from datasets import DatasetDict
 from safetensors.torch import load_file, save_file
 from transformers import (BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel,
                           LlamaConfig, LlamaForCausalLM, T5Config, T5ForSequenceClassification)
 from transformers.pytorch_utils import Conv1D
 
+from course_lib.chat import continue_text
 from course_lib.errors import InputError
 from course_lib.files import shipped
+from course_lib.instruction import make_features, measure
 from course_lib.loading import TASKS, find_model, is_finite, quiet
 from course_lib.models import body_linears, load, read_by_head
 from course_lib.recipe import Recipe
+from course_lib.runs import run_task
+from course_lib.turns import texts_of
 
 LABELS = ["negative", "positive"]
 CODE = """from pathlib import Path
@@ -108,6 +113,36 @@ def test_weights_that_are_not_finite_are_refused(folder, key, number):
     said = complaint(folder)
     assert f"{key} holds numbers that aren't finite" in said and "ln_f" not in said
     assert key in complaint(folder, task="text-generation", labels=None)
+
+
+ASKED = {task: "A tide is a rise of the sea." for task in TASKS}
+ASKED["question-answering"] = "What is it?\tA tide is a rise of the sea."
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-t5"])
+def test_finite_weights_whose_answers_are_not_give_none(name, task):
+    if name == "tiny-t5" and task not in ("summarization", "translation"): return
+    labels = {"text-classification": LABELS, "token-classification": ["O", "B-A", "I-A"]}
+    model, tokenizer = load(name, task, labels.get(task))
+    for p in model.base_model.parameters():
+        if p.dim() == 1: p.data.fill_(3e38)            # so that a product overflows
+    with pytest.raises(InputError, match="gives no finite numbers for 1 of 1 texts"):
+        run_task(task).answer(model, tokenizer, {"max_length": 64}, [ASKED[task]], 8)
+
+
+def test_a_chat_and_a_perplexity_of_such_a_model():
+    model, tokenizer = load("tiny-gpt2", "text-generation")
+    model.transformer.ln_f.bias.data.fill_(3e38)
+    for temperature in (0, 1):
+        with pytest.raises(InputError, match="no finite numbers"):
+            continue_text(model, tokenizer, "A tide", temperature=temperature)
+    model, _ = load("tiny-gpt2", "text-generation")
+    model.transformer.wpe.weight.data[8:] = float("nan") # of longer texts only
+    rows = texts_of([("a", {"text": "A tide is a rise of the sea, twice a day."})], "a", None)
+    features = make_features(DatasetDict(rows=rows), tokenizer, 64)["rows"]
+    with pytest.raises(InputError, match="no finite numbers"):
+        measure(model, tokenizer, rows, features)
 
 
 @pytest.mark.parametrize("longest", [-1, 0, "x", [1]])

@@ -36,8 +36,8 @@ def requirements() -> dict[str, str]:
     ("course_lib.tokens", "matplotlib sklearn"),
     ("course_lib.training", "sklearn scipy.stats matplotlib IPython nbdev"),
     ("course_lib.runs", "sklearn scipy.stats matplotlib IPython nbdev ipywidgets"),
-    ("course_lib.entities", "peft bitsandbytes seqeval matplotlib.pyplot"),
-    ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib.pyplot"),
+    ("course_lib.entities", "peft bitsandbytes seqeval matplotlib sklearn scipy.stats"),
+    ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib sklearn"),
     ("course_lib.instruction", "peft bitsandbytes trl matplotlib.pyplot"),
 ])
 def test_each_module_imports_only_what_it_needs(module, absent):
