@@ -11,8 +11,8 @@ __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 
            'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
            'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'class_table',
            'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept',
-           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'known_splits', 'rows_to_score',
-           'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'known_splits', 'strange_tables',
+           'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import hashlib, logging, os, platform, shutil, time, warnings
@@ -752,15 +752,19 @@ def predict_table(
 def known_splits(recipe: dict) -> DatasetDict | None: # None if they are gone or have changed
     "The rows that a run was trained on and looked at, read again from where they were."
     asked, prints = run_task(recipe["task"]), recipe.get("fingerprints", {})
-    tables = [name for name in (recipe["data"], recipe["validation"], recipe["test"]) if name]
-    named = [name for name in tables if "/" in name or is_file(name)] # not shipped
-    if named and recipe.get("made_by") != whose(): return None
+    if strange_tables(recipe): return None
     try:
         with held_notes(): splits = asked.match(asked.read(recipe), list(recipe["classes"]))
         splits["train"] = draw_rows(splits["train"], recipe)
     except InputError: return None
     same = [fingerprint(splits[part]) == prints.get(part) for part in ("train", "validation")]
     return splits if all(same) else None
+
+def strange_tables(recipe: dict) -> list: # of names
+    "The tables of a run that was made elsewhere: files and data sets that a stranger has named."
+    if recipe.get("made_by") == whose(): return []
+    named = [recipe[part] for part in ("data", "validation", "test") if recipe[part]]
+    return [name for name in named if "/" in name or is_file(name)] # the others are shipped
 
 def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, delimiter,
                   header=None) -> tuple:
