@@ -504,7 +504,8 @@ TASKS = {"question-answering": RunTask(
     answering, read=read_question_splits, read_more=read_more_questions,
     features=make_windows, metrics={"token_f1": token_f1}, predict=answer_rows, score=score_answers,
     compare=compare_answers, figures=draw_answers, answer=answer_texts,
-    verdict=answers_verdict, card=describe_answers, settle=settle_threshold)}
+    verdict=answers_verdict, card=describe_answers, settle=settle_threshold,
+    ignores=("labels",))}
 
 # %% ../nbs/13_answers.ipynb #154f7933
 def over_articles(rows: Dataset, table: np.ndarray, column: int) -> tuple: # (value, low, high), %

@@ -609,7 +609,8 @@ TASKS = {"token-classification": RunTask(
     tagging, read=read_entities, read_more=read_more_entities, classes=count_tags,
     match=match_tags, features=encode_splits, metrics={"f1": entity_f1},
     predict=predict_sentences, score=score_entities, compare=compare_entities,
-    figures=draw_entities, answer=answer_texts, verdict=verdict, card=describe_tagger)}
+    figures=draw_entities, answer=answer_texts, verdict=verdict, card=describe_tagger,
+    ignores=("delimiter", "header"))} # sentences aren't columns
 
 # %% ../nbs/12_entities.ipynb #1492d539
 def entity_run(data: str, model: str, copies: int, epochs: int, rate: float, seed: int,

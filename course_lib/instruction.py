@@ -546,7 +546,8 @@ TASKS = {"text-generation": RunTask(
     text_generation, read=read_splits, read_more=read_more,
     features=make_features, metrics={}, predict=measure, score=score_surprise,
     compare=compare_surprise, figures=draw_surprise, answer=answer_texts,
-    verdict=surprise_verdict, card=describe_speaker, settle=settle_end)}
+    verdict=surprise_verdict, card=describe_speaker, settle=settle_end,
+    ignores=("label", "labels"))}
 
 # %% ../nbs/16_instruction.ipynb #62a3836b
 def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2

@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD', 'record', 'environment',
-           'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'stopping', 'weighted', 'prepare', 'within_reach',
-           'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
-           'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
-           'reorder', 'with_slices', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
-           'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
-           'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'class_table',
-           'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept',
-           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'known_splits', 'strange_tables',
-           'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare']
+           'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'no_use', 'stopping', 'weighted', 'prepare',
+           'within_reach', 'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora',
+           'peft_task', 'head_parts', 'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled',
+           'count_classes', 'match_classes', 'reorder', 'with_slices', 'right_share', 'classify_rows',
+           'as_probabilities', 'report', 'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict',
+           'classify_texts', 'verdict', 'describe_classifier', 'no_classes', 'as_they_are', 'RunTask', 'run_task',
+           'write_run', 'save_model', 'score_table', 'class_table', 'part_of', 'slice_table', 'table_cell',
+           'model_card', 'base_of', 'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict',
+           'predict_texts', 'predict_table', 'known_splits', 'strange_tables', 'rows_to_score', 'predictions_of',
+           'count_seen', 'evaluate', 'compare']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import hashlib, logging, os, platform, shutil, time, warnings
@@ -143,13 +144,18 @@ def fine_tune(recipe: Recipe, out, # the run folder
 
 # %% ../nbs/06_runs.ipynb #86a9f605
 def check_fits(recipe: Recipe, asked) -> None: # asked: what its task answers
-    "Raise InputError for a setting that the task doesn't know."
+    "Raise InputError for a setting that the task doesn't know, or has no use for."
     known = ["loss", *asked.metrics]
     if recipe.metric_for_best_model not in known:
         raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
-    if not recipe.class_weight or asked.task == classification: return
-    advice = "leave it out for this task"
-    raise InputError(f"class_weight – weighs the labels of whole texts – {advice}")
+    weighs = asked.task == classification # it weighs the labels of whole texts
+    ignored = asked.ignores if weighs else (*asked.ignores, "class_weight")
+    no_use(recipe.task, {name: getattr(recipe, name) for name in ignored})
+
+def no_use(task: str, given: dict) -> None: # given: {setting: value}
+    "Raise InputError for the first of these that was given: it would be ignored."
+    name = next((name for name, value in given.items() if value), None)
+    if name: raise InputError(f"{name} – has no use in {task} – leave it out")
 
 def stopping(recipe: Recipe) -> list: # of callbacks
     "Early stopping by the same measure that chooses the best weights."
@@ -521,6 +527,7 @@ class RunTask:
     classes: Callable = no_classes # rows -> {name of an output: its rows}
     match: Callable = as_they_are # (splits, names of the outputs) -> splits in that order
     settle: Callable | None = None # (model, tokenizer, rows, features): chosen on validation
+    ignores: tuple = () # settings that it has no use for
 
 # %% ../nbs/06_runs.ipynb #c03523e4
 TASKS = {"text-classification": RunTask(
@@ -770,8 +777,11 @@ def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, d
                   header=None) -> tuple:
     "(name, rows) with the classes of the model; columns are those of the run by default."
     columns = {"text": text or recipe["text"], "label": label or recipe["label"]}
-    asked = {**recipe, **columns, "encoding": encoding, "delimiter": delimiter, "header": header}
-    name, rows = run_task(recipe["task"]).read_more(asked, data, names)
+    form = {"encoding": encoding, "delimiter": delimiter, "header": header}
+    task, asked = run_task(recipe["task"]), {**recipe, **columns, **form}
+    given = {"text": text, "label": label, **form}
+    no_use(recipe["task"], {name: given.get(name) for name in task.ignores})
+    name, rows = task.read_more(asked, data, names)
     return name, with_slices(rows, asked, data)
 
 def predictions_of(model, tokenizer, recipe: dict, rows: Dataset):

@@ -505,7 +505,7 @@ def run_task_of(name: str) -> RunTask:
         predict=predict_texts, score=partial(score_texts, kind),
         compare=partial(compare_texts, kind), figures=partial(draw_texts, kind),
         answer=partial(answer_texts, kind), verdict=text_verdict,
-        card=partial(describe_texts, kind))
+        card=partial(describe_texts, kind), ignores=("labels",))
 
 TASKS = {name: run_task_of(name) for name in KINDS}
 
