@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHARACTERS', 'WORD', 'NEGATIONS', 'PARTS_OF_WORDS', 'COUNTERS', 'QUIET', 'tfidf_baseline', 'shares_of', 'words_of',
-           'mark_denied', 'forms_of', 'counters', 'count_words']
+           'mark_denied', 'forms_of', 'counters', 'counted_in', 'describe_counter', 'count_words']
 
 # %% ../nbs/06_counting.ipynb #2b457e3f
 import re
@@ -89,6 +89,19 @@ def counters(texts: list) -> dict: # {key of COUNTERS: Pipelines, of which one i
 
 # we split and lower-case the words ourselves
 QUIET = {"lowercase": False, "token_pattern": None}
+
+# %% ../nbs/06_counting.ipynb #51451965
+def counted_in(texts: list) -> str: # words, characters, or both: words and parts of them
+    "What the counters count in these texts."
+    forms = forms_of(texts, {})
+    if forms == [CHARACTERS]: return "characters"
+    return "words" if len(forms) == 1 else "both"
+
+def describe_counter(name: str, counted: str = "words") -> str:
+    "One of the COUNTERS in words, for texts in which that was counted."
+    said = COUNTERS[name]
+    if counted == "characters": return said.partition(" words")[0] + " runs of 1 to 3 characters"
+    return f"{said}, or parts of words" if counted == "both" else said
 
 # %% ../nbs/06_counting.ipynb #4623f251
 def count_words(train: Dataset, validation: Dataset, texts: list) -> tuple:

@@ -18,7 +18,7 @@ import scipy # scipy.stats is loaded when it is first used
 from datasets import Dataset, DatasetDict
 from scipy.optimize import brentq
 
-from .counting import count_words
+from .counting import count_words, counted_in
 from .data import fingerprint
 from .errors import InputError
 from .files import shipped
@@ -154,7 +154,7 @@ def model_gain(labels: np.ndarray, # (rows,)
 def baselines(splits: DatasetDict, # the counters learn from `train`; `validation` chooses
               rows: Dataset, # to be scored; they may have a column `slice`
               probabilities: np.ndarray, # of the model, (rows, classes)
-             ) -> dict: # baselines, best_baseline and, where rows have one, slices
+             ) -> dict: # baselines, best_baseline, counted and, where rows have one, slices
     """Scores of the majority and of the counters; which counter is best on validation.
     Each has its `model_gain`: how much more accurate the model is."""
     train, labels = splits["train"], np.array(rows["label"][:])
@@ -164,7 +164,8 @@ def baselines(splits: DatasetDict, # the counters learn from `train`; `validatio
     everyone = {"majority": majority_baseline(counts, len(labels)), **answers}
     beside = {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)}
               for name, p in everyone.items()}
-    found = {"baselines": beside, "best_baseline": best}
+    found = {"baselines": beside, "best_baseline": best,
+             "counted": counted_in(train["text"][:])}
     if "slice" not in rows.column_names: return found
     return {**found, "slices": by_slice(rows["slice"][:], labels, probabilities, answers[best])}
 

@@ -33,7 +33,7 @@ from transformers.pytorch_utils import Conv1D
 
 from . import __version__
 from .comparison import mcnemar, paired_difference, rows_needed
-from .counting import COUNTERS
+from .counting import describe_counter
 from .data import fingerprint, load_data, text_key
 from .download import PACKAGES
 from .errors import InputError, held_notes, note
@@ -467,7 +467,7 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
 
 # %% ../nbs/06_runs.ipynb #1215bd03
 def verdict(metrics: dict) -> str: # a sentence, or nothing
-    "Whether the model is more accurate than the best word counter, by the paired difference."
+    "Whether the model is more accurate than the best counter, by the paired difference."
     best = metrics.get("best_baseline")
     if "only_answer" in metrics:
         return (f"The model answers {metrics['only_answer']!r} to every row: its accuracy is the "
@@ -475,7 +475,10 @@ def verdict(metrics: dict) -> str: # a sentence, or nothing
     if not best: return "" # the rows of the run are gone
     gain = metrics["baselines"][best]["model_gain"]
     value, low, high = (100 * gain[part] for part in ("value", "low", "high"))
-    counter = f"the best of the word counters ({COUNTERS[best]}; chosen on the validation part)"
+    counted = metrics.get("counted", "words")
+    unit = "character" if counted == "characters" else "word"
+    told = describe_counter(best, counted)
+    counter = f"the best of the {unit} counters ({told}; chosen on the validation part)"
     if low <= 0 <= high:
         return f"These rows can't tell the model from {counter}: don't call it better."
     more, advice = ("more", "") if value > 0 else ("less", "; it isn't worth its price here")

@@ -57,7 +57,7 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     assert [o["split"] for o in recipe["opened"]] == ["test"] == [metrics["split"]]
     assert metrics["n"] == recipe["rows"]["test"]
     assert set(metrics) == {"split", "n", "metrics", "per_class", "baselines", "best_baseline",
-                            "slices"}
+                            "counted", "slices"}
     assert sum(c["support"] for c in metrics["per_class"].values()) == metrics["n"]
     assert "class positive, n =" in done.stdout
     assert set(metrics["baselines"]) == {"majority", *COUNTERS}
