@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'one_at_a_time', 'find_model', 'check_folder', 'read_config', 'quiet', 'reading', 'head_class', 'body_names',
            'head_config', 'check_weights', 'is_finite', 'checked', 'only_finite', 'while_writing', 'set_padding',
-           'longest_text', 'pads_aside']
+           'longest_text', 'note_other_tokens', 'pads_aside']
 
 # %% ../nbs/c_loading.ipynb #dd2f530c
 import json
@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from .download import PACKAGES, downloaded
-from .errors import InputError
+from .errors import InputError, note
 from .files import shipped
 from .tables import hub_access
 
@@ -175,6 +175,7 @@ def set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(f"{name} – its tokenizer has no vocabulary – put the files of the "
                          "tokenizer that the model was trained with beside it")
+    note_other_tokens(name, model, tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"{name} – its tokenizer has neither a padding nor an end token – "
@@ -195,6 +196,20 @@ def longest_text(model: PreTrainedModel) -> int | None: # in tokens
         return table.num_embeddings - table.padding_idx - 1
     positions = getattr(model.config, "max_position_embeddings", None) or 0
     return positions if positions > 0 else None            # XLNet says -1: no limit
+
+# %% ../nbs/c_loading.ipynb #e106e6de
+def note_other_tokens(name: str, model: PreTrainedModel,
+                      tokenizer: PreTrainedTokenizerBase) -> None:
+    "Note a special token of the model that is an ordinary word to its tokenizer."
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for kind in ("eos_token", "bos_token", "pad_token"):
+        ids = getattr(model.config, f"{kind}_id", None)
+        for i in ids if isinstance(ids, list) else [ids]:
+            if i is None or not 0 <= i < len(tokenizer) or i in special: continue
+            word = tokenizer.convert_ids_to_tokens(i)
+            note(f"{name}: its {kind} has the number {i}, which its tokenizer gives to {word!r}: "
+                 "is it the tokenizer of another model?")
+            return
 
 # %% ../nbs/c_loading.ipynb #ff5cad8f
 def pads_aside(

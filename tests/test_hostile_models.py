@@ -15,7 +15,7 @@ from transformers import (BertConfig, BertForSequenceClassification, GPT2Config,
 from transformers.pytorch_utils import Conv1D
 
 from course_lib.chat import continue_text
-from course_lib.errors import InputError
+from course_lib.errors import InputError, held_notes
 from course_lib.files import shipped
 from course_lib.instruction import make_features, measure
 from course_lib.loading import TASKS, find_model, is_finite, quiet
@@ -157,6 +157,26 @@ def test_a_model_without_its_tokenizer(folder):
     assert str(folder) in complaint(folder)
     (folder / "tokenizer_config.json").unlink()
     assert "has no vocabulary" in complaint(folder)
+
+
+@pytest.mark.parametrize("kind", ["eos_token", "bos_token", "pad_token"])
+@pytest.mark.parametrize("number, noted", [(0, False), (700, True), (50_256, False),
+                                           (-1, False), (None, False)])
+def test_special_tokens_that_are_words_to_the_tokenizer(folder, kind, number, noted):
+    own = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1, f"{kind}_id": number}
+    change(folder / "config.json", **own)
+    with held_notes() as notes: load(str(folder), labels=LABELS)
+    said = [text for text in notes if "tokenizer of another model" in text]
+    assert len(said) == noted and all(f"{kind} has the number 700" in text for text in said)
+    change(folder / "config.json", eos_token_id=[0, 701])
+    with held_notes() as notes: load(str(folder), labels=LABELS)
+    assert "eos_token has the number 701" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-bert", "tiny-t5"])
+def test_our_own_models_have_their_own_tokenizers(name):
+    with held_notes() as notes: load(name, labels=LABELS)
+    assert not notes
 
 
 @pytest.mark.parametrize("device", ["meta", "nonsense", "", "cuda:x", "xla"])
