@@ -50,7 +50,8 @@ from .recipe import (
     LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_texts, inputs_of, read_metrics,
     read_recipe, unknown)
 from .show import figure_png
-from .tables import find_columns, read_hub, read_rows, read_table
+from .tables import (
+    find_columns, leave_out_rejected, plain_row, read_hub, read_rows, read_table)
 from .tokens import note_lengths, tokenize
 from .training import (
     Task, TaskLoss, batch_logits, classification, describe_history, early_stopping, fast_bfloat16,
@@ -364,12 +365,15 @@ def with_slices(rows: Dataset, recipe: dict, data: str) -> Dataset:
     if recipe["task"] != "text-classification" or is_hub_name(data): return rows
     path = find_file(data)
     form = recipe["encoding"], recipe["delimiter"], recipe.get("header")
-    table = [row for _, row in read_rows(path, *form)]
-    columns = list(table[0])
+    with held_notes(): # they were made when the rows were read
+        kept = leave_out_rejected(read_rows(path, *form), str(path), recipe["label"])
+    table = [plain_row(row) for _, row in kept]
+    columns = list(dict.fromkeys(column for row in table for column in row))
     if "slice" not in columns: return rows
     texts, label = find_columns(columns, recipe["text"], recipe["label"], str(path))
     if "slice" in (*texts, label): return rows
-    kinds = {"\n".join(row[c].strip() for c in texts): str(row["slice"]) for row in table}
+    kinds = {"\n".join(row[c].strip() for c in texts): str(row.get("slice") or "none")
+             for row in table}
     if len(set(kinds.values())) > MOST_SLICES: return rows
     features = Features(**rows.features, slice=Value("string"))
     own = {"slice": [kinds[text] for text in rows["text"]]}

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, Value
 
 from course_lib import loading, runs
-from course_lib.errors import InputError
+from course_lib.errors import InputError, held_notes
 from course_lib.pairs import read_pairs
 from course_lib.recipe import Recipe, Settings, setting
 from course_lib.show import new_figure
@@ -170,6 +170,23 @@ def test_files_without_columns(tmp_path):
         for form in ({"header": "a,b"}, {"delimiter": ";"}):
             with pytest.raises(InputError, match=f"{file} has no columns – leave it out"):
                 read(tmp_path / file, **form)
+
+@pytest.mark.parametrize("rows, slices", [
+    ([{"slice": "hard"}, {}], ["hard", "none"]), ([{}, {"slice": "hard"}], ["none", "hard"]),
+    ([{"slice": None}, {"slice": "hard"}], ["none", "hard"]), ([{}, {}], None),
+    ([{"slice": "a", "answer": "accept"}, {"slice": "b", "answer": "accept"},
+      {"slice": "c", "answer": "reject", "text": None}], ["a", "b"])])
+def test_slices_of_all_kinds_of_files(rows, slices, tmp_path):
+    table = [{"text": f"film {i}", "label": "xyx"[i], **row} for i, row in enumerate(rows)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, table)))
+    recipe = dict.fromkeys(("text", "label", "encoding", "delimiter", "header"))
+    _, read = runs.read_labelled(recipe, str(path), None)
+    with held_notes() as notes:
+        found = runs.with_slices(read, {**recipe, "task": "text-classification"}, str(path))
+    assert not notes and found["text"][:] == ["film 0", "film 1"]
+    if slices: assert found["slice"][:] == slices
+    else: assert found is read
 
 def test_every_field_of_the_recipe_is_an_option():
     from course_lib import cli
