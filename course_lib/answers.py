@@ -20,14 +20,13 @@ from collections import Counter
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .comparison import paired_difference, score_counts
 from .errors import InputError
 from .evaluation import bootstrap_interval
-from .loading import quiet
+from .loading import checked, quiet
 from .models import load
 from .packed import read
 from .runs import RunTask, add_peft_lora
@@ -178,7 +177,9 @@ def predict_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
     `score` is its probability, `margin` how much likelier it is than no answer, in nats."""
     spans, none = [[] for _ in rows], [0.0] * len(rows)
-    for window, logs in zip(windows, log_probabilities(model, windows, batch_size)):
+    scores = log_probabilities(model, windows, batch_size)
+    checked([own.exp() for own in scores]) # where no answer may be, a logarithm is -inf
+    for window, logs in zip(windows, scores):
         found, nothing = best_in_window(window, logs)
         spans[window["row"]] += [(score, window["begins"][a], window["ends"][b])
                                  for score, a, b in found]
@@ -406,7 +407,7 @@ def kind_of(accepted: list, answer: str | None, scores: np.ndarray) -> str:
     if not answer: return "missed"
     return "partly right" if scores[0] else "elsewhere"
 
-def plot_kinds(there: dict) -> Figure:
+def plot_kinds(there: dict): # Figure
     "Bars: how many questions were answered right, and how many wrong in each way."
     fig, ax = new_figure(height=2.6)
     bars = ax.barh(list(there), list(there.values()), color=COLORS[0])
@@ -416,7 +417,7 @@ def plot_kinds(there: dict) -> Figure:
     return fig
 
 # %% ../nbs/13_answers.ipynb #272a72e7
-def plot_margins(margins: np.ndarray, has: np.ndarray) -> Figure:
+def plot_margins(margins: np.ndarray, has: np.ndarray): # Figure
     "Histograms of the margins: of questions that have an answer, and of those that have none."
     within = np.clip(margins, -20, 20)
     fig, ax = new_figure()
@@ -503,7 +504,8 @@ TASKS = {"question-answering": RunTask(
     answering, read=read_question_splits, read_more=read_more_questions,
     features=make_windows, metrics={"token_f1": token_f1}, predict=answer_rows, score=score_answers,
     compare=compare_answers, figures=draw_answers, answer=answer_texts,
-    verdict=answers_verdict, card=describe_answers, settle=settle_threshold)}
+    verdict=answers_verdict, card=describe_answers, settle=settle_threshold,
+    ignores=("labels",))}
 
 # %% ../nbs/13_answers.ipynb #154f7933
 def over_articles(rows: Dataset, table: np.ndarray, column: int) -> tuple: # (value, low, high), %

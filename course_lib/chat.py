@@ -53,6 +53,7 @@ def speak(
 ) -> str: # all pieces
     "Write until the end token; raises InputError for more tokens than the model can read."
     import torch
+    from course_lib.loading import while_writing
     longest = min(room(model, ids), decoding.max_new_tokens)
     own_end, pieces = model.generation_config.eos_token_id, []
     def hear(piece: str) -> None:
@@ -66,7 +67,7 @@ def speak(
             asked, attention_mask=torch.ones_like(asked), streamer=streamer(tokenizer, hear),
             max_new_tokens=longest, pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id if own_end is None else own_end,
-            stopping_criteria=[enough], **decoding.sampling())
+            stopping_criteria=[enough], **while_writing(model), **decoding.sampling())
     return "".join(pieces)
 
 # %% ../nbs/c_chat.ipynb #187c4767

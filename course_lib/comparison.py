@@ -9,7 +9,7 @@ __all__ = ['mcnemar_p', 'mcnemar', 'paired_difference', 'score_counts', 'rows_ne
 import math
 
 import numpy as np
-from scipy.stats import binom, norm
+import scipy # its parts are loaded when they are first used
 
 from .evaluation import bootstrap_interval
 
@@ -20,8 +20,8 @@ def mcnemar_p(only_first: np.ndarray, # rows that only one model got right; a nu
     "Both p values of McNemar's test (1947), from counts; mid-p as in Fagerland et al. (2013)."
     fewer = np.minimum(only_first, only_second)
     differ = np.add(only_first, only_second)
-    tail = binom.cdf(fewer, differ, 0.5)
-    return np.minimum(1, 2 * tail), 2 * tail - binom.pmf(fewer, differ, 0.5)
+    tail = scipy.stats.binom.cdf(fewer, differ, 0.5)
+    return np.minimum(1, 2 * tail), 2 * tail - scipy.stats.binom.pmf(fewer, differ, 0.5)
 
 def mcnemar(first: np.ndarray, # which rows one model got right, (rows,)
             second: np.ndarray, # which rows the other got right, (rows,)
@@ -81,6 +81,6 @@ def rows_needed(difference: float, # in accuracy, 0.01 for a point
     if not 0 < difference <= disagreement <= 1:
         raise ValueError(f"a difference of {difference} needs at least as much disagreement, "
                          f"and at most 1; it is {disagreement}")
-    by_chance = norm.ppf(0.975) * math.sqrt(disagreement)
-    missed = norm.ppf(power) * math.sqrt(disagreement - difference**2)
+    by_chance = scipy.stats.norm.ppf(0.975) * math.sqrt(disagreement)
+    missed = scipy.stats.norm.ppf(power) * math.sqrt(disagreement - difference**2)
     return math.ceil(((by_chance + missed) / difference) ** 2)

@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['CHARACTERS', 'WORD', 'NEGATIONS', 'PARTS_OF_WORDS', 'COUNTERS', 'QUIET', 'tfidf_baseline', 'shares_of', 'words_of',
-           'mark_denied', 'forms_of', 'counters', 'count_words']
+           'mark_denied', 'forms_of', 'counters', 'counted_in', 'describe_counter', 'count_words']
 
 # %% ../nbs/06_counting.ipynb #2b457e3f
 import re
 
 import numpy as np
 from datasets import Dataset
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.naive_bayes import MultinomialNB
-from sklearn.pipeline import Pipeline, make_pipeline
 
 from .data import MARKS, without_spaces
 
@@ -22,11 +18,15 @@ from .data import MARKS, without_spaces
 def tfidf_baseline(train: Dataset, texts: list) -> np.ndarray: # probabilities, (texts, classes)
     """Logistic regression on TF-IDF of words and punctuation, trained on `train`.
     Otherwise it has scikit-learn's defaults; characters where no spaces part the words."""
+    from sklearn.feature_extraction.text import TfidfVectorizer # here: only a count takes that time
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
     words = TfidfVectorizer(token_pattern=rf"[\w{MARKS}]+|[^\w\s{MARKS}]+")
     if without_spaces(train["text"][:]): words = TfidfVectorizer(**CHARACTERS)
     return shares_of(make_pipeline(words, LogisticRegression(max_iter=1000)), train, texts)
 
-def shares_of(counter: Pipeline, train: Dataset, texts: list) -> np.ndarray: # (texts, classes)
+def shares_of(counter, # a pipeline of scikit-learn
+              train: Dataset, texts: list) -> np.ndarray: # (texts, classes)
     "Probabilities from a counter that learns from `train`; a class without rows gets none."
     counter.fit(train["text"][:], train["label"][:])
     shares = np.zeros((len(texts), train.features["label"].num_classes))
@@ -72,6 +72,10 @@ COUNTERS = {"tfidf_logistic_regression": "logistic regression on TF-IDF of words
 
 def counters(texts: list) -> dict: # {key of COUNTERS: Pipelines, of which one is to be chosen}
     "What counts words and pairs of them; characters where the script puts no spaces between words."
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import MultinomialNB
+    from sklearn.pipeline import make_pipeline
     words = {"tokenizer": words_of, "ngram_range": (1, 2)}
     denied = {"tokenizer": mark_denied, "ngram_range": (1, 2)}
     def bayes(form): return make_pipeline(CountVectorizer(**QUIET, **form), MultinomialNB())
@@ -85,6 +89,19 @@ def counters(texts: list) -> dict: # {key of COUNTERS: Pipelines, of which one i
 
 # we split and lower-case the words ourselves
 QUIET = {"lowercase": False, "token_pattern": None}
+
+# %% ../nbs/06_counting.ipynb #51451965
+def counted_in(texts: list) -> str: # words, characters, or both: words and parts of them
+    "What the counters count in these texts."
+    forms = forms_of(texts, {})
+    if forms == [CHARACTERS]: return "characters"
+    return "words" if len(forms) == 1 else "both"
+
+def describe_counter(name: str, counted: str = "words") -> str:
+    "One of the COUNTERS in words, for texts in which that was counted."
+    said = COUNTERS[name]
+    if counted == "characters": return said.partition(" words")[0] + " runs of 1 to 3 characters"
+    return f"{said}, or parts of words" if counted == "both" else said
 
 # %% ../nbs/06_counting.ipynb #4623f251
 def count_words(train: Dataset, validation: Dataset, texts: list) -> tuple:

@@ -7,12 +7,12 @@ __all__ = ['FRAME', 'FEATURES', 'STATISTICS', 'tagging', 'FEW', 'NAMES', 'KINDS'
            'TAGGER_USE', 'TASKS', 'LORA', 'RECORDS', 'spans_of', 'tags_of', 'Marked', 'colour_number', 'in_brackets',
            'in_a_frame', 'entities_in', 'mark', 'types_in', 'tag_names', 'tags_in', 'by_name', 'to_rows',
            'read_entities', 'recipe_for', 'word_pieces', 'frame_of', 'windows', 'one_row', 'encode', 'encode_splits',
-           'pad_tags', 'tagging_loss', 'words_tagged', 'word_scores', 'forbidden', 'best_path', 'predict_tags',
-           'predict_sentences', 'count_entities', 'ratio', 'precision', 'recall', 'f1', 'macro_f1', 'entity_f1',
-           'commonest_tags', 'capital_runs', 'count_tags', 'types_of', 'score_entities', 'gain_of', 'say_difference',
-           'verdict', 'kind_of', 'count_errors', 'plot_errors', 'describe_errors', 'ambiguous', 'split_words',
-           'answer_texts', 'match_tags', 'in_order', 'read_more_entities', 'compare_entities', 'draw_entities',
-           'describe_tagger', 'entity_run', 'measures', 'on_wnut']
+           'pad_tags', 'tagging_loss', 'words_tagged', 'word_scores', 'forbidden', 'best_path', 'valid_tags',
+           'predict_tags', 'predict_sentences', 'count_entities', 'ratio', 'precision', 'recall', 'f1', 'macro_f1',
+           'entity_f1', 'commonest_tags', 'capital_runs', 'count_tags', 'types_of', 'score_entities', 'gain_of',
+           'say_difference', 'verdict', 'kind_of', 'count_errors', 'plot_errors', 'describe_errors', 'ambiguous',
+           'split_words', 'answer_texts', 'match_tags', 'in_order', 'read_more_entities', 'compare_entities',
+           'draw_entities', 'describe_tagger', 'entity_run', 'measures', 'on_wnut']
 
 # %% ../nbs/12_entities.ipynb #012f2745
 import os, random, re, sys, time
@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -33,6 +32,7 @@ from .conll import PARTS, Sentence, in_parts, is_broken, read_sentences, to_bio
 from .errors import InputError
 from .evaluation import plot_scores
 from .files import find_file, is_hub_name
+from .loading import checked
 from .models import load
 from .packed import read
 from .runs import RunTask, add_peft_lora
@@ -302,20 +302,24 @@ def best_path(scores: np.ndarray, # (words, tags)
     return path[::-1]
 
 # %% ../nbs/12_entities.ipynb #be6628e4
+def valid_tags(model: PreTrainedModel, scores: list) -> list: # of lists of tags by name
+    "The likeliest valid sequence of tags for each row of `word_scores`."
+    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    barred = forbidden(names)
+    return by_name([best_path(own, barred) for own in scores], names)
+
 def predict_tags(model: PreTrainedModel, rows: Dataset,
                  batch_size: int = 64) -> tuple: # two lists of lists of tags
     "Tags of all words by name, always a valid sequence; and the labels."
-    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    barred = forbidden(names)
-    paths = [best_path(scores, barred) for scores in word_scores(model, rows, batch_size)]
     labels = [[row["labels"][at] for at in row["first"]] for row in rows]
-    return by_name(paths, names), by_name(labels, names)
+    names = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    return valid_tags(model, word_scores(model, rows, batch_size)), by_name(labels, names)
 
 def predict_sentences(model, tokenizer, rows: Dataset, features: Dataset,
                       batch_size: int = 64) -> list: # of lists of tags
     "One tag for each word of each row, also where a long sentence was read in several windows."
     found = [[] for _ in range(len(rows))]
-    tags, _ = predict_tags(model, features, batch_size)
+    tags = valid_tags(model, checked(word_scores(model, features, batch_size)))
     for row, own in zip(features["row"], tags): found[row] += own
     return found
 
@@ -459,7 +463,7 @@ def count_errors(truth: list, found: list) -> pd.DataFrame: # rows: types; colum
 
 # %% ../nbs/12_entities.ipynb #91516d94
 def plot_errors(table: pd.DataFrame, # as from `count_errors`
-               ) -> Figure:
+               ): # Figure
     "For each type, what became of its entities; to the left of zero, those invented."
     fig, ax = new_figure(width=7, height=1.6 + 0.4 * len(table))
     start, hatches = np.zeros(len(table)), ["", "//", "..", "xx", ""]
@@ -605,7 +609,8 @@ TASKS = {"token-classification": RunTask(
     tagging, read=read_entities, read_more=read_more_entities, classes=count_tags,
     match=match_tags, features=encode_splits, metrics={"f1": entity_f1},
     predict=predict_sentences, score=score_entities, compare=compare_entities,
-    figures=draw_entities, answer=answer_texts, verdict=verdict, card=describe_tagger)}
+    figures=draw_entities, answer=answer_texts, verdict=verdict, card=describe_tagger,
+    ignores=("delimiter", "header"))} # sentences aren't columns
 
 # %% ../nbs/12_entities.ipynb #1492d539
 def entity_run(data: str, model: str, copies: int, epochs: int, rate: float, seed: int,

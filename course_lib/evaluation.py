@@ -14,12 +14,11 @@ from datetime import datetime, timezone
 
 import numpy as np
 import pandas as pd
+import scipy # scipy.stats is loaded when it is first used
 from datasets import Dataset, DatasetDict
-from matplotlib.figure import Figure
 from scipy.optimize import brentq
-from scipy.stats import binomtest, norm, rankdata
 
-from .counting import count_words
+from .counting import count_words, counted_in
 from .data import fingerprint
 from .errors import InputError
 from .files import shipped
@@ -61,7 +60,7 @@ def roc_auc(labels: np.ndarray, # (rows,)
         positive = labels == c
         n, others = positive.sum(), (~positive).sum()
         if n == 0 or others == 0: continue
-        ranks = rankdata(probabilities[:, c])
+        ranks = scipy.stats.rankdata(probabilities[:, c])
         above = ranks[positive].sum() - n * (n + 1) / 2      # pairs with the positive above
         areas.append(above / (n * others))
     return float(np.mean(areas)) if areas else math.nan
@@ -88,7 +87,7 @@ def bootstrap_interval(statistic, # called with resampled arrays
 # %% ../nbs/06_evaluation.ipynb #86bb2d95
 def wilson_interval(right: int, n: int) -> tuple: # (low, high), 95 %
     "Interval of a share of `n` rows (Wilson 1927)."
-    interval = binomtest(right, n).proportion_ci(0.95, "wilson")
+    interval = scipy.stats.binomtest(right, n).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
 
 # %% ../nbs/06_evaluation.ipynb #1815d654
@@ -135,7 +134,7 @@ def accuracy_gain(first: np.ndarray, # which rows one model got right, (rows,)
         root = math.sqrt(max(0.0, b * b + 8 * n * only_second * d * (1 - d)))
         likely = (root - b) / (4 * n)      # share for the second alone, most likely given d
         variance = (2 * likely + d * (1 - d)) / n
-        return (found - d)**2 - norm.ppf(0.975)**2 * variance
+        return (found - d)**2 - scipy.stats.norm.ppf(0.975)**2 * variance
     low = brentq(beyond, -1, found - 1e-9) if found > -1 else -1.0
     high = brentq(beyond, found + 1e-9, 1) if found < 1 else 1.0
     return found, float(low), float(high)
@@ -155,7 +154,7 @@ def model_gain(labels: np.ndarray, # (rows,)
 def baselines(splits: DatasetDict, # the counters learn from `train`; `validation` chooses
               rows: Dataset, # to be scored; they may have a column `slice`
               probabilities: np.ndarray, # of the model, (rows, classes)
-             ) -> dict: # baselines, best_baseline and, where rows have one, slices
+             ) -> dict: # baselines, best_baseline, counted and, where rows have one, slices
     """Scores of the majority and of the counters; which counter is best on validation.
     Each has its `model_gain`: how much more accurate the model is."""
     train, labels = splits["train"], np.array(rows["label"][:])
@@ -165,7 +164,8 @@ def baselines(splits: DatasetDict, # the counters learn from `train`; `validatio
     everyone = {"majority": majority_baseline(counts, len(labels)), **answers}
     beside = {name: {**score(labels, p), "model_gain": model_gain(labels, probabilities, p)}
               for name, p in everyone.items()}
-    found = {"baselines": beside, "best_baseline": best}
+    found = {"baselines": beside, "best_baseline": best,
+             "counted": counted_in(train["text"][:])}
     if "slice" not in rows.column_names: return found
     return {**found, "slices": by_slice(rows["slice"][:], labels, probabilities, answers[best])}
 
@@ -195,7 +195,7 @@ def plain(name: str) -> str:
     return "\u200b" + short if short.startswith("_") else short
 
 # %% ../nbs/06_evaluation.ipynb #44eda467
-def plot_confusion(labels: np.ndarray, predictions: np.ndarray, names: list) -> Figure:
+def plot_confusion(labels: np.ndarray, predictions: np.ndarray, names: list): # Figure
     "The confusion matrix, coloured by the share of the true class, with the counts written in."
     k = len(names)
     counts = confusion_matrix(labels, predictions, k)
@@ -227,7 +227,7 @@ def roc_curve(positive: np.ndarray, # (rows,), true or false
     return false_rate, true_rate
 
 # %% ../nbs/06_evaluation.ipynb #71e30a09
-def plot_roc(labels: np.ndarray, probabilities: np.ndarray, names: list) -> Figure:
+def plot_roc(labels: np.ndarray, probabilities: np.ndarray, names: list): # Figure
     "ROC curve of the second of two classes, or of each of the first seven against the rest."
     fig, ax = new_figure(width=4.8, height=4.4)
     for c in [1] if len(names) == 2 else range(min(7, len(names))):
@@ -267,7 +267,7 @@ def expected_calibration_error(labels: np.ndarray, # (rows,)
     return float((table["n"] * gap).sum() / table["n"].sum())
 
 # %% ../nbs/06_evaluation.ipynb #ed201d02
-def plot_reliability(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
+def plot_reliability(labels: np.ndarray, probabilities: np.ndarray): # Figure
     """Accuracy against confidence, with Wilson intervals.
     On the diagonal the probabilities can be believed."""
     table = reliability(labels, probabilities)
@@ -326,7 +326,7 @@ def pages_that_opened(found: str) -> list: # of names
 # %% ../nbs/06_evaluation.ipynb #e87b2c2b
 def plot_scores(scores: dict, # {who: {metric: {"value", "low", "high"}}}
                 metric: str = "accuracy",
-               ) -> Figure:
+               ): # Figure
     "One metric of several models with its intervals."
     fig, ax = new_figure(height=0.9 + 0.5 * len(scores))
     top = len(scores) - 1                                    # the first one stands at the top

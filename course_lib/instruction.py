@@ -33,7 +33,7 @@ from .evaluation import wilson_interval
 from .generation import (
     bits_per_byte, count_targets, negative_log_likelihoods, perplexity, text_generation,
     text_rows, unigram_baseline, window_rows)
-from .loading import longest_text
+from .loading import checked, longest_text, while_writing
 from .models import load
 from .prompting import encode
 from .recipe import Recipe
@@ -203,7 +203,7 @@ def counted(found: np.ndarray, # (windows, 2): nats and targets
 def measure(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset,
             features: Dataset) -> Surprise:
     "How surprised a model is at the targets of rows."
-    found = negative_log_likelihoods(model, features)
+    found = checked(negative_log_likelihoods(model, features))
     return Surprise(counted(found, features), features, tokenizer)
 
 # %% ../nbs/16_instruction.ipynb #1d7a5b02
@@ -303,7 +303,8 @@ def write_batch(model: PreTrainedModel, prompts: list, filling: int, # for the p
     rows = [{"input_ids": ids} for ids in prompts]
     batch = pad_batch(rows, filling, padding_side="left")
     asked = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-    written = model.generate(**asked, do_sample=False, pad_token_id=filling, **options)
+    written = model.generate(**asked, do_sample=False, pad_token_id=filling,
+                             **while_writing(model), **options)
     return written[:, batch["input_ids"].shape[1]:].tolist()
 
 # %% ../nbs/16_instruction.ipynb #b584f8d3
@@ -545,7 +546,8 @@ TASKS = {"text-generation": RunTask(
     text_generation, read=read_splits, read_more=read_more,
     features=make_features, metrics={}, predict=measure, score=score_surprise,
     compare=compare_surprise, figures=draw_surprise, answer=answer_texts,
-    verdict=surprise_verdict, card=describe_speaker, settle=settle_end)}
+    verdict=surprise_verdict, card=describe_speaker, settle=settle_end,
+    ignores=("label", "labels"))}
 
 # %% ../nbs/16_instruction.ipynb #62a3836b
 def run_instruction(way: str, seed: int) -> dict: # of one fine-tune of smollm2

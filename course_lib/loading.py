@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'one_at_a_time', 'find_model', 'check_folder', 'read_config', 'quiet', 'reading', 'head_class', 'body_names',
-           'head_config', 'check_weights', 'is_finite', 'set_padding', 'longest_text', 'pads_aside']
+           'head_config', 'check_weights', 'is_finite', 'checked', 'only_finite', 'while_writing', 'set_padding',
+           'longest_text', 'note_other_tokens', 'pads_aside']
 
 # %% ../nbs/c_loading.ipynb #dd2f530c
 import json
@@ -20,7 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from .download import PACKAGES, downloaded
-from .errors import InputError
+from .errors import InputError, note
 from .files import shipped
 from .tables import hub_access
 
@@ -146,6 +147,23 @@ def is_finite(weight: torch.Tensor) -> bool:
     "Whether all numbers are finite. Their sum shows it at once, unless it overflows itself."
     return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
 
+# %% ../nbs/c_loading.ipynb #8cbe6abd
+def checked(scores): # the same: tensors or arrays, one for each text
+    "Raise InputError for scores that aren't finite: they would be answers like any other."
+    wrong = sum(not is_finite(torch.as_tensor(own)) for own in scores)
+    if not wrong: return scores
+    problem = f"gives no finite numbers for {wrong} of {len(scores)} texts"
+    raise InputError(f"the model – {problem} – its weights are damaged; take another copy")
+
+def only_finite(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor: # (texts, symbols)
+    "The same for the next tokens: a logits processor of transformers' `generate`."
+    checked(scores.softmax(-1)) # -inf is allowed among scores: it rules a token out
+    return scores
+
+def while_writing(model) -> dict: # arguments of `generate`
+    "What checks each token; an export, which isn't a module, has a `generate` of its own."
+    return {"logits_processor": [only_finite]} if isinstance(model, torch.nn.Module) else {}
+
 # %% ../nbs/c_loading.ipynb #8dbfb132
 def set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give tokenizer and model one padding token; the end token serves if there is none.
@@ -157,6 +175,7 @@ def set_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(f"{name} – its tokenizer has no vocabulary – put the files of the "
                          "tokenizer that the model was trained with beside it")
+    note_other_tokens(name, model, tokenizer)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise InputError(f"{name} – its tokenizer has neither a padding nor an end token – "
@@ -177,6 +196,20 @@ def longest_text(model: PreTrainedModel) -> int | None: # in tokens
         return table.num_embeddings - table.padding_idx - 1
     positions = getattr(model.config, "max_position_embeddings", None) or 0
     return positions if positions > 0 else None            # XLNet says -1: no limit
+
+# %% ../nbs/c_loading.ipynb #e106e6de
+def note_other_tokens(name: str, model: PreTrainedModel,
+                      tokenizer: PreTrainedTokenizerBase) -> None:
+    "Note a special token of the model that is an ordinary word to its tokenizer."
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for kind in ("eos_token", "bos_token", "pad_token"):
+        ids = getattr(model.config, f"{kind}_id", None)
+        for i in ids if isinstance(ids, list) else [ids]:
+            if i is None or not 0 <= i < len(tokenizer) or i in special: continue
+            word = tokenizer.convert_ids_to_tokens(i)
+            note(f"{name}: its {kind} has the number {i}, which its tokenizer gives to {word!r}: "
+                 "is it the tokenizer of another model?")
+            return
 
 # %% ../nbs/c_loading.ipynb #ff5cad8f
 def pads_aside(

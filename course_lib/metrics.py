@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 import pandas as pd
+import scipy # scipy.stats is loaded when it is first used
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import norm
 
 from .evaluation import confusion_matrix, roc_auc, wilson_interval
 
@@ -207,7 +207,7 @@ def auc_interval(positive: np.ndarray, # (rows,), true or false
     pairs = positive.sum() * (n - positive.sum())
     def beyond(a):      # above 0 where the area found is too far from the area a
         spread = 1 + (n / 2 - 1) * ((1 - a) / (2 - a) + a / (1 + a))
-        return (area - a)**2 - norm.ppf(0.975)**2 * a * (1 - a) * spread / pairs
+        return (area - a)**2 - scipy.stats.norm.ppf(0.975)**2 * a * (1 - a) * spread / pairs
     low = brentq(beyond, 0, area - 1e-12) if area > 0 else 0.0
     high = brentq(beyond, area + 1e-12, 1) if area < 1 else 1.0
     return float(low), float(high)

@@ -36,7 +36,7 @@ from .files import (
 from .packed import body_of
 from .pretraining import read_texts
 from .recipe import check_run
-from .runs import load_run, predict_texts, run_task
+from .runs import load_run, predict_texts, run_task, strange_tables
 from .show import COLORS, figure_png, new_figure
 
 # %% ../nbs/21_monitoring.ipynb #705cb81f
@@ -418,10 +418,14 @@ def report_page(results: list, # of a Monitor, the last window is shown in full
 
 # %% ../nbs/21_monitoring.ipynb #9eed447f
 def validation_rows(recipe: dict): # Dataset
-    "The validation rows of a run; InputError if they are gone or have changed."
-    asked = run_task(recipe["task"])
+    """The validation rows of a run; InputError if they are gone or have changed, or if the run was
+    made elsewhere: then it names files that aren't opened unasked."""
+    asked, strange = run_task(recipe["task"]), strange_tables(recipe)
+    if strange:
+        what = "is named by a run that was made elsewhere, so it isn't opened"
+        raise InputError(f"{strange[0]} – {what} – make the run again here, from your own table")
     rows = asked.match(asked.read(recipe), list(recipe["classes"]))["validation"]
-    if fingerprint(rows) == recipe["fingerprints"]["validation"]: return rows
+    if fingerprint(rows) == recipe.get("fingerprints", {}).get("validation"): return rows
     raise InputError(f"{recipe['data']} – its validation rows have changed since the run"
                      " – give the table that the run was made from")
 

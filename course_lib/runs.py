@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD', 'FOLDS_CARD', 'record',
-           'environment', 'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'stopping', 'weighted', 'prepare',
-           'within_reach', 'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora',
+           'environment', 'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'no_use', 'stopping', 'weighted',
+           'prepare', 'within_reach', 'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora',
            'peft_task', 'head_parts', 'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled',
-           'count_classes', 'match_classes', 'reorder', 'with_slices', 'right_share', 'classify_rows', 'checked',
+           'count_classes', 'match_classes', 'reorder', 'with_slices', 'right_share', 'classify_rows',
            'as_probabilities', 'report', 'score_classes', 'draw_classes', 'compare_classes', 'compare_verdict',
            'classify_texts', 'verdict', 'describe_classifier', 'no_classes', 'as_they_are', 'RunTask', 'run_task',
            'write_run', 'save_model', 'score_table', 'class_table', 'part_of', 'slice_table', 'table_cell',
            'model_card', 'base_of', 'describe_base', 'describe_kept', 'describe_lora', 'load_run', 'predict',
-           'predict_texts', 'predict_table', 'known_splits', 'rows_to_score', 'predictions_of', 'count_seen',
-           'evaluate', 'compare', 'cross_validate', 'folds_card']
+           'predict_texts', 'predict_table', 'known_splits', 'strange_tables', 'rows_to_score', 'predictions_of',
+           'count_seen', 'evaluate', 'compare', 'cross_validate', 'folds_card']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import hashlib, logging, os, platform, shutil, time, warnings
@@ -33,7 +33,7 @@ from transformers.pytorch_utils import Conv1D
 
 from . import __version__
 from .comparison import mcnemar, paired_difference, rows_needed
-from .counting import COUNTERS
+from .counting import describe_counter
 from .data import fingerprint, load_data, text_key
 from .download import PACKAGES
 from .errors import InputError, held_notes, note
@@ -44,14 +44,15 @@ from course_lib.files import (
     exists, find_file, is_file, is_hub_name, read_json_file, write_atomically, write_json,
     writing)
 from .folds import fold_split, pool
-from .loading import quiet
+from .loading import checked, quiet
 from .metrics import class_report
 from .models import body_linears, load, read_by_head, set_dropout
 from .recipe import (
     LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_texts, inputs_of, read_metrics,
     read_recipe, unknown)
 from .show import figure_png
-from .tables import find_columns, read_hub, read_rows, read_table
+from .tables import (
+    find_columns, leave_out_rejected, plain_row, read_hub, read_rows, read_table)
 from .tokens import note_lengths, tokenize
 from .training import (
     Task, TaskLoss, batch_logits, classification, describe_history, early_stopping, fast_bfloat16,
@@ -145,15 +146,20 @@ def fine_tune(recipe: Recipe, out, # the run folder
 
 # %% ../nbs/06_runs.ipynb #86a9f605
 def check_fits(recipe: Recipe, asked) -> None: # asked: what its task answers
-    "Raise InputError for a setting that the task doesn't know."
+    "Raise InputError for a setting that the task doesn't know, or has no use for."
     known = ["loss", *asked.metrics]
     if recipe.metric_for_best_model not in known:
         raise unknown("metric_for_best_model", recipe.metric_for_best_model, known)
-    if recipe.folds and not recipe.fold:
-        raise InputError(f"folds {recipe.folds} – are more than one run – call cross_validate")
-    if not recipe.class_weight or asked.task == classification: return
-    advice = "leave it out for this task"
-    raise InputError(f"class_weight – weighs the labels of whole texts – {advice}")
+    whole = asked.task == classification # only whole texts have labels to weigh, and folds
+    ignored = asked.ignores if whole else (*asked.ignores, "class_weight", "folds")
+    no_use(recipe.task, {name: getattr(recipe, name) for name in ignored})
+    if not recipe.folds or recipe.fold: return
+    raise InputError(f"folds {recipe.folds} – are more than one run – call cross_validate")
+
+def no_use(task: str, given: dict) -> None: # given: {setting: value}
+    "Raise InputError for the first of these that was given: it would be ignored."
+    name = next((name for name, value in given.items() if value), None)
+    if name: raise InputError(f"{name} – has no use in {task} – leave it out")
 
 def stopping(recipe: Recipe) -> list: # of callbacks
     "Early stopping by the same measure that chooses the best weights."
@@ -365,12 +371,15 @@ def with_slices(rows: Dataset, recipe: dict, data: str) -> Dataset:
     if recipe["task"] != "text-classification" or is_hub_name(data): return rows
     path = find_file(data)
     form = recipe["encoding"], recipe["delimiter"], recipe.get("header")
-    table = [row for _, row in read_rows(path, *form)]
-    columns = list(table[0])
+    with held_notes(): # they were made when the rows were read
+        kept = leave_out_rejected(read_rows(path, *form), str(path), recipe["label"])
+    table = [plain_row(row) for _, row in kept]
+    columns = list(dict.fromkeys(column for row in table for column in row))
     if "slice" not in columns: return rows
     texts, label = find_columns(columns, recipe["text"], recipe["label"], str(path))
     if "slice" in (*texts, label): return rows
-    kinds = {"\n".join(row[c].strip() for c in texts): str(row["slice"]) for row in table}
+    kinds = {"\n".join(row[c].strip() for c in texts): str(row.get("slice") or "none")
+             for row in table}
     if len(set(kinds.values())) > MOST_SLICES: return rows
     features = Features(**rows.features, slice=Value("string"))
     own = {"slice": [kinds[text] for text in rows["text"]]}
@@ -386,13 +395,6 @@ def right_share(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def classify_rows(model, tokenizer, rows: Dataset, features: Dataset) -> torch.Tensor:
     "Logits, row by row."
     return checked(predict_logits(model, features))
-
-def checked(logits: torch.Tensor) -> torch.Tensor: # the same
-    "Raise InputError for logits that aren't finite: they would be answers like any other."
-    wrong = (~logits.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
-    if not wrong: return logits
-    problem = f"gives no finite numbers for {len(wrong)} of {len(logits)} texts"
-    raise InputError(f"the model – {problem} – its weights are damaged; take another copy")
 
 def as_probabilities(logits: torch.Tensor) -> np.ndarray: # (rows, classes)
     "Logits as probabilities."
@@ -475,7 +477,7 @@ def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int)
 
 # %% ../nbs/06_runs.ipynb #1215bd03
 def verdict(metrics: dict) -> str: # a sentence, or nothing
-    "Whether the model is more accurate than the best word counter, by the paired difference."
+    "Whether the model is more accurate than the best counter, by the paired difference."
     best = metrics.get("best_baseline")
     if "only_answer" in metrics:
         return (f"The model answers {metrics['only_answer']!r} to every row: its accuracy is the "
@@ -483,7 +485,10 @@ def verdict(metrics: dict) -> str: # a sentence, or nothing
     if not best: return "" # the rows of the run are gone
     gain = metrics["baselines"][best]["model_gain"]
     value, low, high = (100 * gain[part] for part in ("value", "low", "high"))
-    counter = f"the best of the word counters ({COUNTERS[best]}; chosen on the validation part)"
+    counted = metrics.get("counted", "words")
+    unit = "character" if counted == "characters" else "word"
+    told = describe_counter(best, counted)
+    counter = f"the best of the {unit} counters ({told}; chosen on the validation part)"
     if low <= 0 <= high:
         return f"These rows can't tell the model from {counter}: don't call it better."
     more, advice = ("more", "") if value > 0 else ("less", "; it isn't worth its price here")
@@ -535,6 +540,7 @@ class RunTask:
     classes: Callable = no_classes # rows -> {name of an output: its rows}
     match: Callable = as_they_are # (splits, names of the outputs) -> splits in that order
     settle: Callable | None = None # (model, tokenizer, rows, features): chosen on validation
+    ignores: tuple = () # settings that it has no use for
 
 # %% ../nbs/06_runs.ipynb #c03523e4
 TASKS = {"text-classification": RunTask(
@@ -766,9 +772,7 @@ def predict_table(
 def known_splits(recipe: dict) -> DatasetDict | None: # None if they are gone or have changed
     "The rows that a run was trained on and looked at, read again from where they were."
     asked, prints = run_task(recipe["task"]), recipe.get("fingerprints", {})
-    tables = [name for name in (recipe["data"], recipe["validation"], recipe["test"]) if name]
-    named = [name for name in tables if "/" in name or is_file(name)] # not shipped
-    if named and recipe.get("made_by") != whose(): return None
+    if strange_tables(recipe): return None
     try:
         with held_notes(): splits = asked.match(asked.read(recipe), list(recipe["classes"]))
         splits["train"] = draw_rows(splits["train"], recipe)
@@ -776,12 +780,21 @@ def known_splits(recipe: dict) -> DatasetDict | None: # None if they are gone or
     same = [fingerprint(splits[part]) == prints.get(part) for part in ("train", "validation")]
     return splits if all(same) else None
 
+def strange_tables(recipe: dict) -> list: # of names
+    "The tables of a run that was made elsewhere: files and data sets that a stranger has named."
+    if recipe.get("made_by") == whose(): return []
+    named = [recipe[part] for part in ("data", "validation", "test") if recipe[part]]
+    return [name for name in named if "/" in name or is_file(name)] # the others are shipped
+
 def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, delimiter,
                   header=None) -> tuple:
     "(name, rows) with the classes of the model; columns are those of the run by default."
     columns = {"text": text or recipe["text"], "label": label or recipe["label"]}
-    asked = {**recipe, **columns, "encoding": encoding, "delimiter": delimiter, "header": header}
-    name, rows = run_task(recipe["task"]).read_more(asked, data, names)
+    form = {"encoding": encoding, "delimiter": delimiter, "header": header}
+    task, asked = run_task(recipe["task"]), {**recipe, **columns, **form}
+    given = {"text": text, "label": label, **form}
+    no_use(recipe["task"], {name: given.get(name) for name in task.ignores})
+    name, rows = task.read_more(asked, data, names)
     return name, with_slices(rows, asked, data)
 
 def predictions_of(model, tokenizer, recipe: dict, rows: Dataset):

@@ -24,14 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets
-from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy, log_softmax
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from .comparison import paired_difference, score_counts
 from .errors import InputError
-from .loading import longest_text
+from .loading import longest_text, while_writing
 from .models import load
 from .overlap import ALONE, bleu, bleu_counts, chrf, chrf_counts, rouge
 from .packed import read
@@ -291,7 +290,8 @@ def write_batch(model: PreTrainedModel, tokenizer, ids: list, **how) -> list: # 
     batch = pad_batch([{"input_ids": own} for own in ids], pad, side)
     inputs = {k: batch[k].to(model.device) for k in ("input_ids", "attention_mask")}
     made = model.generate(**inputs, do_sample=False, max_new_tokens=room(tokenizer),
-                          eos_token_id=tokenizer.eos_token_id, pad_token_id=pad, **how)
+                          eos_token_id=tokenizer.eos_token_id, pad_token_id=pad,
+                          **while_writing(model), **how)
     if not two_stacks: made = made[:, inputs["input_ids"].shape[1]:]
     return [text.strip() for text in tokenizer.batch_decode(made, skip_special_tokens=True)]
 
@@ -326,7 +326,7 @@ def cross_attention(model: PreTrainedModel, source: list, target: list, # ids
     return out.cross_attentions[-1][0].mean(0).numpy()
 
 # %% ../nbs/14_sequences.ipynb #8bff3d98
-def plot_attention(weights: np.ndarray, source: list, target: list) -> Figure: # tokens as text
+def plot_attention(weights: np.ndarray, source: list, target: list): # tokens as text -> Figure
     "Cross-attention as a heat map: what is written from above, what is read from left to right."
     fig, ax = new_figure(width=1.8 + 0.42 * len(source), height=1.4 + 0.24 * len(target))
     image = ax.imshow(weights, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -424,7 +424,7 @@ def text_verdict(metrics: dict) -> str: # a sentence
     return f"These rows can't tell the model from the baseline {name}: don't call it better."
 
 # %% ../nbs/14_sequences.ipynb #64743548
-def plot_rows(metric: str, each: list, whole: float) -> Figure:
+def plot_rows(metric: str, each: list, whole: float): # Figure
     "How a score is spread over the rows, and the score of all of them."
     fig, ax = new_figure()
     ax.hist(each, bins=np.linspace(0, 1, 21), color=COLORS[0])
@@ -433,7 +433,7 @@ def plot_rows(metric: str, each: list, whole: float) -> Figure:
     ax.legend()
     return fig
 
-def plot_lengths(wanted: list, found: list) -> Figure: # numbers of words
+def plot_lengths(wanted: list, found: list): # numbers of words -> Figure
     "How long the written texts are beside their references."
     fig, ax = new_figure(width=4.8, height=4.4)
     ax.plot(wanted, found, "o", color=COLORS[0], alpha=0.4)
@@ -505,7 +505,7 @@ def run_task_of(name: str) -> RunTask:
         predict=predict_texts, score=partial(score_texts, kind),
         compare=partial(compare_texts, kind), figures=partial(draw_texts, kind),
         answer=partial(answer_texts, kind), verdict=text_verdict,
-        card=partial(describe_texts, kind))
+        card=partial(describe_texts, kind), ignores=("labels",))
 
 TASKS = {name: run_task_of(name) for name in KINDS}
 

@@ -11,15 +11,9 @@ import io, json, math
 from functools import cache
 from html import escape
 
-from matplotlib import cycler, rc_context
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, fontManager, get_font
-from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
-
 # %% ../nbs/c_show.ipynb #ff26c833
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-STYLE = {"axes.prop_cycle": cycler(color=COLORS), "axes.spines.top": False,
+STYLE = {"axes.prop_cycle": f"cycler(color={COLORS})", "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
          "figure.dpi": 110, "font.size": 10, "axes.titlesize": 11}
 
@@ -28,12 +22,15 @@ def new_figure(columns: int = 1, # panels side by side
                height: float = 3.4,
               ) -> tuple: # (figure, axes); several columns give an array of axes
     "A figure in the style of the course."
+    from matplotlib import rc_context # here, so that only a picture takes that time
+    from matplotlib.figure import Figure
     with rc_context(STYLE):
         fig = Figure(figsize=(width, height), layout="constrained")
         return fig, fig.subplots(1, columns)
 
 # %% ../nbs/c_show.ipynb #f43e5f75
-def figure_png(fig: Figure, alt: str) -> bytes:
+def figure_png(fig, # a Figure of matplotlib
+               alt: str) -> bytes:
     "The figure as a PNG that carries its alt text; raises ValueError if there is none."
     if not alt.strip():
         raise ValueError("a figure needs an alt text: say in a sentence what it shows")
@@ -42,14 +39,16 @@ def figure_png(fig: Figure, alt: str) -> bytes:
     fig.savefig(out, format="png", metadata={"Description": alt, "Software": None})
     return out.getvalue()
 
-def show_figure(fig: Figure, alt: str) -> None:
+def show_figure(fig, alt: str) -> None:
     "Show a figure in a notebook, with its alt text."
     from IPython.display import Image, display
     display(Image(figure_png(fig, alt), alt=alt))
 
 # %% ../nbs/c_show.ipynb #f43e5f77
-def use_fonts(fig: Figure) -> str: # the key to names that no font can draw, or nothing
+def use_fonts(fig) -> str: # the key to names that no font can draw, or nothing
     "Give the texts of a figure the fonts that they need."
+    from matplotlib.font_manager import findfont, fontManager
+    from matplotlib.text import Text
     texts = [t for t in fig.findobj(Text) if not t.get_text().isascii()]
     needed = {ord(c) for t in texts for c in t.get_text() if not c.isspace()}
     fonts, left = ["DejaVu Sans"], needed - characters_of(findfont("DejaVu Sans"))
@@ -71,6 +70,7 @@ def use_fonts(fig: Figure) -> str: # the key to names that no font can draw, or 
 @cache
 def characters_of(font: str) -> set: # of code points
     "What a font file can draw."
+    from matplotlib.font_manager import get_font
     return set(get_font(font).get_charmap())
 
 # %% ../nbs/c_show.ipynb #8fbc0845
@@ -160,6 +160,7 @@ def lines_of(frame: dict) -> list: # of [name, colour, dashes, x values, y value
 
 def figure_data(frames: dict, x: str, y: str, ylim: tuple, log: bool) -> dict:
     "What the JavaScript reads: lines, the words beside them, ends and ticks of the axes."
+    from matplotlib.ticker import MaxNLocator
     lines = [lines_of(frame) for frame in frames.values()]
     values = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in frames]
     places = [v for frame in lines for line in frame for v in line[3]]

@@ -10,8 +10,8 @@ __all__ = ['MAGIC', 'MAX_PROBLEMS', 'QUOTE_RULE', 'LINE_BREAK', 'TEXT_NAMES', 'L
            'read_json_lines', 'name_classes', 'read_parquet', 'is_convertible', 'plain_row', 'is_list_of_dicts',
            'choices_of', 'leave_out_rejected', 'find_columns', 'guess_header', 'spelling', 'fold', 'one_spelling',
            'label_names', 'note_rare', 'label_order', 'check_classes', 'label_value', 'to_dataset', 'take_columns',
-           'check_row', 'read_rows', 'read_fasttext', 'read_folders', 'read_table', 'hub_answers', 'hub_access',
-           'read_hub', 'ask_hub']
+           'check_row', 'read_rows', 'without_columns', 'read_fasttext', 'read_folders', 'read_table', 'hub_answers',
+           'hub_access', 'read_hub', 'ask_hub']
 
 # %% ../nbs/c_tables.ipynb #d442d39c
 import csv, io, json, re, socket, unicodedata
@@ -555,19 +555,29 @@ def read_rows(path, # CSV, TSV, JSON, JSON Lines or Parquet, by its ending; or a
     "The rows of a file with the places they come from. Raises InputError."
     ending = Path(path).suffix.lower()
     folders = class_folders(path)
-    if folders: return read_folders(folders, encoding)
+    if folders:
+        without_columns(path, delimiter=delimiter, header=header)
+        return read_folders(folders, encoding)
     if header and ending in (".parquet", ".json", ".jsonl", ".ndjson"):
         raise InputError(f"header {header!r} – {path} names its columns itself – leave it out")
     if ending == ".parquet": return read_parquet(path)
     text = read_text(path, encoding)
     if ending in (".json", ".jsonl", ".ndjson"): return read_json(text, str(path), problems)
-    if text.lstrip().startswith(FASTTEXT): return read_fasttext(text, str(path))
+    if text.lstrip().startswith(FASTTEXT):
+        without_columns(path, delimiter=delimiter, header=header)
+        return read_fasttext(text, str(path))
     usual = "\t" if ending in (".tsv", ".tab") else ","
     delimiter = {None: usual, "\\t": "\t", "tab": "\t"}.get(delimiter, delimiter)
     if len(delimiter) != 1 or delimiter in '\r\n" ':
         advice = "give one character such as ';', or tab"
         raise InputError(f"{path} – the delimiter {delimiter!r} can't be used – {advice}")
     return read_delimited(text, str(path), delimiter, header, problems)
+
+# %% ../nbs/c_tables.ipynb #7d314b5a
+def without_columns(path, **given) -> None: # delimiter, header
+    "Raise InputError for an option about columns that was given for a file without any."
+    for name, value in given.items():
+        if value: raise InputError(f"{name} {value!r} – {path} has no columns – leave it out")
 
 # %% ../nbs/c_tables.ipynb #f7821fa2
 FASTTEXT = "__label__"

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -301,6 +300,8 @@ class Diverged(InputError):
     "The loss or the gradient is no number any more."
     def __init__(self, step: int, reason):
         advice = "take a smaller learning_rate; the last checkpoint is from before"
+        if step == 1: # the rate hasn't been used yet
+            advice = "nothing was trained yet: look at the weights and at these rows"
         super().__init__(f"step {step} – {reason} – {advice}")
 
 # %% ../nbs/05_training.ipynb #518ee93d
@@ -502,7 +503,7 @@ fit = show_settings(fit)
 # %% ../nbs/05_training.ipynb #95054dbd
 def plot_history(history: pd.DataFrame, # as `fit` returns it
                  classes: int | None = None, # draws the loss of guessing among that many
-                ) -> Figure:
+                ): # Figure
     "Training loss of each step and its running mean, and the validation loss after each epoch."
     train, validation = (history[history["split"] == s] for s in ("train", "validation"))
     window = max(1, len(train) // 20)

@@ -22,7 +22,8 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from .data import near_duplicates, pieces, split, word_runs
 from .errors import InputError
 from .files import find_file, is_hub_name
-from .tables import MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, read_rows, read_text
+from .tables import (
+    MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, read_rows, read_text, without_columns)
 
 # %% ../nbs/c_turns.ipynb #2671f20d
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles
@@ -337,6 +338,7 @@ def read_file(path, text: str | None = None, # the column of plain texts
                header: str | None = None) -> Dataset:
     "The conversations or plain texts of a file; InputError with file, row and what to do."
     plain = Path(path).suffix.lower() in (".txt", ".md")
+    if plain: without_columns(path, delimiter=delimiter, header=header)
     rows = blocks_of(path, encoding) if plain else read_rows(path, encoding, delimiter, header)
     return rows_of(rows, str(path), text)
 

@@ -57,7 +57,7 @@ def test_the_main_job_writes_the_whole_folder(first_run):
     assert [o["split"] for o in recipe["opened"]] == ["test"] == [metrics["split"]]
     assert metrics["n"] == recipe["rows"]["test"]
     assert set(metrics) == {"split", "n", "metrics", "per_class", "baselines", "best_baseline",
-                            "slices"}
+                            "counted", "slices"}
     assert sum(c["support"] for c in metrics["per_class"].values()) == metrics["n"]
     assert "class positive, n =" in done.stdout
     assert set(metrics["baselines"]) == {"majority", *COUNTERS}
@@ -362,7 +362,7 @@ def test_rare_classes_count_more_if_asked(tmp_path):
             assert metrics["only_answer"] == "common"
             assert "answers 'common' to every row" in (out / "README.md").read_text()
     assert shares[None] < 0.3 < shares["balanced"]
-    with pytest.raises(InputError, match="class_weight – weighs the labels of whole texts"):
+    with pytest.raises(InputError, match="class_weight – has no use in translation"):
         fine_tune(Recipe(task="translation", data=str(path), class_weight="balanced"),
                   tmp_path / "no", progress=False)
 

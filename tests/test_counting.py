@@ -1,13 +1,15 @@
 """Counters of words: what they count, in which languages, and how the best one is chosen."""
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from sklearn.naive_bayes import MultinomialNB
 
 from course_lib.counting import (
-    COUNTERS, count_words, counters, mark_denied, shares_of, tfidf_baseline, without_spaces,
-    words_of)
+    COUNTERS, count_words, counted_in, counters, describe_counter, mark_denied, shares_of,
+    tfidf_baseline, without_spaces, words_of)
 from course_lib.data import load_data
+from course_lib.runs import score_classes, verdict
 
 
 def table(texts, labels, names=("bad", "good")):
@@ -56,6 +58,30 @@ def test_characters_are_counted_where_a_script_has_no_spaces(good, bad):
     assert without_spaces(texts)
     _, shares = count_words(rows, rows, [good])
     assert min(shares.values()) == 1
+
+
+def test_a_verdict_says_what_was_counted():
+    good, bad = "这部电影非常精彩好看", "这部电影非常无聊难看"
+    texts = [f"{kind}{chr(0x4e00 + i)}" for i in range(20) for kind in (good, bad)]
+    rows = table(texts, [1, 0] * 20)
+    logits = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    splits = DatasetDict(train=rows, validation=rows)
+    metrics = score_classes(rows, logits, splits, {"classes": {"bad": 20, "good": 20}})
+    said = verdict(metrics)
+    assert metrics["counted"] == "characters" and "word" not in said
+    assert "the best of the character counters" in said and "on TF-IDF of runs of 1 to 3" in said
+    older = verdict({k: v for k, v in metrics.items() if k != "counted"})
+    assert "word counters (logistic regression on TF-IDF of words and word pairs;" in older
+
+
+@pytest.mark.parametrize("text, counted", [
+    ("A film", "words"), ("这部电影", "characters"), ("Нескучный фильм", "both"), ("", "words")])
+def test_what_is_counted(text, counted):
+    assert counted_in([text]) == counted
+    for name, said in COUNTERS.items():
+        told = describe_counter(name, counted)
+        assert (told == said) == (counted == "words")
+        assert ("word" in told) == (counted != "characters")
 
 
 def test_a_class_that_never_occurs_and_texts_of_signs():

@@ -8,16 +8,21 @@ import time
 
 import pytest
 import torch
+from datasets import DatasetDict
 from safetensors.torch import load_file, save_file
 from transformers import (BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel,
                           LlamaConfig, LlamaForCausalLM, T5Config, T5ForSequenceClassification)
 from transformers.pytorch_utils import Conv1D
 
-from course_lib.errors import InputError
+from course_lib.chat import continue_text
+from course_lib.errors import InputError, held_notes
 from course_lib.files import shipped
+from course_lib.instruction import make_features, measure
 from course_lib.loading import TASKS, find_model, is_finite, quiet
 from course_lib.models import body_linears, load, read_by_head
 from course_lib.recipe import Recipe
+from course_lib.runs import run_task
+from course_lib.turns import texts_of
 
 LABELS = ["negative", "positive"]
 CODE = """from pathlib import Path
@@ -110,6 +115,36 @@ def test_weights_that_are_not_finite_are_refused(folder, key, number):
     assert key in complaint(folder, task="text-generation", labels=None)
 
 
+ASKED = {task: "A tide is a rise of the sea." for task in TASKS}
+ASKED["question-answering"] = "What is it?\tA tide is a rise of the sea."
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-t5"])
+def test_finite_weights_whose_answers_are_not_give_none(name, task):
+    if name == "tiny-t5" and task not in ("summarization", "translation"): return
+    labels = {"text-classification": LABELS, "token-classification": ["O", "B-A", "I-A"]}
+    model, tokenizer = load(name, task, labels.get(task))
+    for p in model.base_model.parameters():
+        if p.dim() == 1: p.data.fill_(3e38)            # so that a product overflows
+    with pytest.raises(InputError, match="gives no finite numbers for 1 of 1 texts"):
+        run_task(task).answer(model, tokenizer, {"max_length": 64}, [ASKED[task]], 8)
+
+
+def test_a_chat_and_a_perplexity_of_such_a_model():
+    model, tokenizer = load("tiny-gpt2", "text-generation")
+    model.transformer.ln_f.bias.data.fill_(3e38)
+    for temperature in (0, 1):
+        with pytest.raises(InputError, match="no finite numbers"):
+            continue_text(model, tokenizer, "A tide", temperature=temperature)
+    model, _ = load("tiny-gpt2", "text-generation")
+    model.transformer.wpe.weight.data[8:] = float("nan") # of longer texts only
+    rows = texts_of([("a", {"text": "A tide is a rise of the sea, twice a day."})], "a", None)
+    features = make_features(DatasetDict(rows=rows), tokenizer, 64)["rows"]
+    with pytest.raises(InputError, match="no finite numbers"):
+        measure(model, tokenizer, rows, features)
+
+
 @pytest.mark.parametrize("longest", [-1, 0, "x", [1]])
 def test_a_length_that_no_text_can_have(folder, longest):
     change(folder / "tokenizer_config.json", model_max_length=longest)
@@ -122,6 +157,26 @@ def test_a_model_without_its_tokenizer(folder):
     assert str(folder) in complaint(folder)
     (folder / "tokenizer_config.json").unlink()
     assert "has no vocabulary" in complaint(folder)
+
+
+@pytest.mark.parametrize("kind", ["eos_token", "bos_token", "pad_token"])
+@pytest.mark.parametrize("number, noted", [(0, False), (700, True), (50_256, False),
+                                           (-1, False), (None, False)])
+def test_special_tokens_that_are_words_to_the_tokenizer(folder, kind, number, noted):
+    own = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1, f"{kind}_id": number}
+    change(folder / "config.json", **own)
+    with held_notes() as notes: load(str(folder), labels=LABELS)
+    said = [text for text in notes if "tokenizer of another model" in text]
+    assert len(said) == noted and all(f"{kind} has the number 700" in text for text in said)
+    change(folder / "config.json", eos_token_id=[0, 701])
+    with held_notes() as notes: load(str(folder), labels=LABELS)
+    assert "eos_token has the number 701" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-bert", "tiny-t5"])
+def test_our_own_models_have_their_own_tokenizers(name):
+    with held_notes() as notes: load(name, labels=LABELS)
+    assert not notes
 
 
 @pytest.mark.parametrize("device", ["meta", "nonsense", "", "cuda:x", "xla"])

@@ -376,7 +376,7 @@ def test_what_goes_wrong_later_is_said_too():
     models, tokenizer = load_tasks("tiny-gpt2", LABELS)
     with pytest.raises(InputError, match="batch_size -1"): train(models, ["two"], batch_size=-1)
     with torch.no_grad(): models["two"].score.weight.fill_(math.inf)
-    with pytest.raises(InputError, match="step 1 .* smaller learning_rate"): train(models, ["two"])
+    with pytest.raises(InputError, match="step 1 .* nothing was trained"): train(models, ["two"])
     models["two"].transformer = copy.deepcopy(models["two"].transformer)
     for refused in (adapters_on_one_body, lambda models: save_tasks(models, tokenizer, "nowhere")):
         with pytest.raises(InputError, match="'three' – has a body of its own"): refused(models)

@@ -357,6 +357,14 @@ def test_a_loss_that_is_no_number_says_so_and_leaves_the_last_good_state(base, t
     assert states and all(state["progress"]["step"] <= 9 for state in states)
 
 
+def test_a_first_loss_that_is_no_number_is_not_the_learning_rates_fault(base):
+    model = copy.deepcopy(base[0])
+    model.score.weight.data.fill_(math.nan)
+    with pytest.raises(InputError, match="step 1 – the loss is nan – nothing was trained") as e:
+        fit(model, base[1], **OPTIONS)
+    assert "learning_rate" not in str(e.value)
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch(base):
     "Also where the last part and the last step are shorter: 90 rows in steps of 16, in parts of 5."
     models = [copy.deepcopy(base[0]) for _ in range(2)]

@@ -29,15 +29,15 @@ def requirements() -> dict[str, str]:
 @pytest.mark.parametrize("module, absent", [
     ("course_lib", "torch transformers matplotlib datasets pandas numpy sklearn IPython"),
     ("course_lib.cli", "torch transformers matplotlib datasets sklearn"),
-    ("course_lib.show", "torch transformers datasets sklearn IPython matplotlib.pyplot"),
+    ("course_lib.show", "torch transformers datasets sklearn IPython matplotlib"),
     ("course_lib.data", "transformers matplotlib sklearn IPython"),
     ("course_lib.optim", "transformers datasets matplotlib sklearn"),
     ("course_lib.models", "matplotlib sklearn"),
     ("course_lib.tokens", "matplotlib sklearn"),
-    ("course_lib.training", "sklearn IPython nbdev"),
-    ("course_lib.runs", "IPython nbdev ipywidgets matplotlib.pyplot"),
-    ("course_lib.entities", "peft bitsandbytes seqeval matplotlib.pyplot"),
-    ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib.pyplot"),
+    ("course_lib.training", "sklearn scipy.stats matplotlib IPython nbdev"),
+    ("course_lib.runs", "sklearn scipy.stats matplotlib IPython nbdev ipywidgets"),
+    ("course_lib.entities", "peft bitsandbytes seqeval matplotlib sklearn scipy.stats"),
+    ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib sklearn"),
     ("course_lib.instruction", "peft bitsandbytes trl matplotlib.pyplot"),
 ])
 def test_each_module_imports_only_what_it_needs(module, absent):

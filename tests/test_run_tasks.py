@@ -10,10 +10,15 @@ import torch
 from datasets import Dataset, Value
 
 from course_lib import loading, runs
+from course_lib.errors import InputError, held_notes
+from course_lib.pairs import read_pairs
 from course_lib.recipe import Recipe, Settings, setting
 from course_lib.show import new_figure
+from course_lib.squad import read_questions
+from course_lib.tables import read_rows
 from course_lib.tokens import tokenize
 from course_lib.training import Task, batch_logits, predict_logits
+from course_lib.turns import read_file
 
 N = 60
 
@@ -134,6 +139,54 @@ def test_the_kept_weights_are_recorded(table, tmp_path):
     found = json.loads((last / "recipe.json").read_text())["kept"]
     assert found["epoch"] == 3 and found["by"] is None
     assert "the weights of epoch 3, the last one, were kept" in (last / "README.md").read_text()
+
+IGNORED = [(task, name) for task, names in {
+    "token-classification": ("delimiter", "header", "class_weight"),
+    "question-answering": ("labels", "class_weight"), "summarization": ("labels", "class_weight"),
+    "translation": ("labels",), "text-generation": ("label", "labels", "class_weight")}.items()
+    for name in names]
+
+@pytest.mark.parametrize("task, name", IGNORED)
+def test_a_setting_that_a_task_would_ignore_is_refused(task, name, tmp_path):
+    value = {"labels": ["a", "b"], "class_weight": "balanced", "delimiter": ";"}.get(name, "word")
+    with pytest.raises(InputError, match=f"^{name} – has no use in {task} – leave it out$"):
+        runs.fine_tune(Recipe(task=task, data="reviews", **{name: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+def test_so_it_is_where_rows_are_scored():
+    recipe = {"task": "token-classification", "text": None, "label": None}
+    with pytest.raises(InputError, match="^header – has no use in token-classification"):
+        runs.rows_to_score(recipe, "entities.conll", [], None, None, None, None, "word,tag")
+
+def test_files_without_columns(tmp_path):
+    (tmp_path / "a.en").write_text("one\ntwo\n")
+    (tmp_path / "a.de").write_text("eins\nzwei\n")
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    (tmp_path / "f.csv").write_text("__label__x one\n__label__y two\n")
+    (tmp_path / "q.json").write_text('{"data": []}')
+    assert len(read_pairs(tmp_path / "a.en", label="de")) == 2
+    for read, file in ((read_pairs, "a.en"), (read_file, "a.txt"), (read_rows, "f.csv"),
+                       (read_questions, "q.json")):
+        for form in ({"header": "a,b"}, {"delimiter": ";"}):
+            with pytest.raises(InputError, match=f"{file} has no columns – leave it out"):
+                read(tmp_path / file, **form)
+
+@pytest.mark.parametrize("rows, slices", [
+    ([{"slice": "hard"}, {}], ["hard", "none"]), ([{}, {"slice": "hard"}], ["none", "hard"]),
+    ([{"slice": None}, {"slice": "hard"}], ["none", "hard"]), ([{}, {}], None),
+    ([{"slice": "a", "answer": "accept"}, {"slice": "b", "answer": "accept"},
+      {"slice": "c", "answer": "reject", "text": None}], ["a", "b"])])
+def test_slices_of_all_kinds_of_files(rows, slices, tmp_path):
+    table = [{"text": f"film {i}", "label": "xyx"[i], **row} for i, row in enumerate(rows)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, table)))
+    recipe = dict.fromkeys(("text", "label", "encoding", "delimiter", "header"))
+    _, read = runs.read_labelled(recipe, str(path), None)
+    with held_notes() as notes:
+        found = runs.with_slices(read, {**recipe, "task": "text-classification"}, str(path))
+    assert not notes and found["text"][:] == ["film 0", "film 1"]
+    if slices: assert found["slice"][:] == slices
+    else: assert found is read
 
 def test_every_field_of_the_recipe_is_an_option():
     from course_lib import cli

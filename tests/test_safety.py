@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from course_lib.cli import main
 from course_lib.errors import InputError
 from course_lib.files import is_file
+from course_lib.monitoring import validation_rows
+from course_lib.page import scored_rows
 from course_lib.recipe import read_metrics, read_recipe
 from course_lib.runs import checked, known_splits
 
@@ -261,6 +263,7 @@ def test_any_scores_are_read_or_refused(home, tmp_path, fields):
 def test_what_an_older_version_did_not_record(edited):
     run = edited(fingerprints=GONE, opened=GONE, data=GONE, seed=GONE, lora_rank=GONE)
     assert read_recipe(run)["seed"] == 0 and known_splits(read_recipe(run)) is None
+    with pytest.raises(InputError): validation_rows(read_recipe(run))
     with pytest.raises(InputError, match="max_length is missing"):
         read_recipe(edited(max_length=GONE))
 
@@ -275,7 +278,10 @@ def test_tables_named_by_a_stranger_are_not_opened(edited, tmp_path, monkeypatch
         recipe = read_recipe(edited(data=data, made_by="somebody"))
         opened = []
         monkeypatch.setattr("course_lib.runs.load_data", lambda **_: opened.append(1))
-        assert known_splits(recipe) is None and not opened
+        assert known_splits(recipe) is None and scored_rows(recipe) is None and not opened
+        with pytest.raises(InputError, match="made elsewhere, so it isn't opened"):
+            validation_rows(recipe)
+        assert not opened
 
 
 def test_logits_that_are_not_finite_are_no_answers():
