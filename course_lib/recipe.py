@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LEARNING_RATES', 'PRESETS', 'RUN_FILES', 'WITH_CLASSES', 'RECORDED', 'setting', 'Settings', 'check_settings',
-           'check_field', 'check_names', 'unknown', 'Recipe', 'check_pair', 'check_data', 'check_inputs', 'check_texts',
-           'check_pairs', 'check_folder', 'inputs_of', 'check_run', 'read_recipe', 'check_plain', 'bad_field', 'counts',
-           'fingerprints', 'Score', 'read_metrics', 'check_scores']
+           'check_field', 'check_names', 'unknown', 'Recipe', 'check_reading', 'check_data', 'check_inputs',
+           'check_texts', 'check_pairs', 'check_folder', 'inputs_of', 'check_run', 'read_recipe', 'check_plain',
+           'bad_field', 'counts', 'fingerprints', 'Score', 'read_metrics', 'check_scores']
 
 # %% ../nbs/c_recipe.ipynb #29cc0921
 import re
@@ -117,6 +117,8 @@ class Recipe(Settings):
     dropout: float | None = setting(
         None, 0, 0.9, "share of the states set to zero in training; by default the checkpoint's")
     max_length: int = setting(256, 2, 1_000_000, "tokens; longer texts are cut")
+    stride: int | None = setting(
+        None, 0, 1_000_000, "read longer texts in windows that share so many tokens; uncut")
     max_train_samples: int | None = setting(
         None, 2, 10**9, "train on so many rows, drawn by the seed; all by default")
     lora_rank: int | None = setting(
@@ -140,14 +142,19 @@ class Recipe(Settings):
             self.learning_rate = round(10 * usual if self.lora_rank else usual, 10)
         check_settings(self)
         check_names(self.labels)
-        check_pair(self)
+        check_reading(self)
 
-def check_pair(recipe: Recipe) -> None:
-    "Raise InputError for pairs in another task, or of other than two columns."
-    if not recipe.pair: return
-    if recipe.task != "text-classification":
-        raise InputError("pair – gives two texts one label – leave it out, or pass "
+def check_reading(recipe: Recipe) -> None:
+    "Raise InputError for pairs or windows in another task, for both, or for a pair of one column."
+    given = {"pair": recipe.pair, "stride": recipe.stride is not None}
+    for name, asked in given.items():
+        if not asked or recipe.task == "text-classification": continue
+        raise InputError(f"{name} – is for texts that get one label – leave it out, or pass "
                          "task=text-classification")
+    if all(given.values()):
+        raise InputError(f"stride {recipe.stride} – isn't for pairs, which are cut where they are "
+                         "too long – leave it or pair=True out")
+    if not recipe.pair: return
     columns = {name.strip() for name in (recipe.text or "one,other").split(",")}
     if len(columns) != 2:
         raise InputError(f"text {recipe.text} – isn't two columns, as pair=True needs – pass "
@@ -243,9 +250,10 @@ WITH_CLASSES = ("text-classification", "token-classification")
 
 def check_plain(run, recipe: dict) -> None:
     "Raise InputError for a run whose texts are read otherwise than in an exported form."
-    if not recipe.get("pair"): return
-    raise InputError(f"{run} – reads pairs of texts (pair=True), which no exported form does – "
-                     "use the run folder itself")
+    reads = "pairs of texts (pair=True)" if recipe.get("pair") else "long texts in windows (stride)"
+    if not recipe.get("pair") and recipe.get("stride") is None: return
+    raise InputError(f"{run} – reads {reads}, which no exported form does – use the run folder "
+                     "itself")
 
 def bad_field(path: Path, name: str, what: str) -> InputError:
     "The error for a part of a JSON file."

@@ -114,7 +114,8 @@ class RunModel:
         self.model, self.tokenizer, self.recipe = load_place(place)
         self.name, self.task = name, self.recipe["task"]
         own = min(self.recipe["max_length"], self.tokenizer.model_max_length)
-        self.max_tokens = own if self.task in CUT else None # None: read in windows
+        windows = self.task not in CUT or self.recipe.get("stride") is not None
+        self.max_tokens = None if windows else own
         self.asks = PAIR if self.recipe.get("pair") else EXAMPLES[self.task]
         self.example = self.answer([self.asks])[0]
 

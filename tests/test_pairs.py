@@ -1,4 +1,5 @@
-"""Texts in pairs: one text with a tab in it for all of the course, two for the tokenizer."""
+"""Two other ways of reading texts: in pairs, one text with a tab in it for all of the course and
+two for the tokenizer; and, if they are long, in windows whose logits are averaged."""
 import csv
 import json
 import os
@@ -23,8 +24,9 @@ from course_lib.runs import (classify_texts, compare, evaluate, fine_tune, known
 from course_lib.serving import RunModel, example_of
 from course_lib.server import trial_page
 from course_lib.tables import find_columns, read_table
-from course_lib.tokens import encode, halves, pad_batch, tokenize
-from course_lib.training import batch_logits, make_batch, predict_logits
+from course_lib.tokens import encode, first_lengths, halves, pad_batch, tokenize
+from course_lib.training import (batch_logits, make_batch, predict_classes, predict_logits,
+                                 text_labels, text_logits)
 
 LABELS = ["no", "yes"]
 DONE = ["two men sleep", "a dog runs", "the girl sings a song", "a boy eats", "it rains at night"]
@@ -288,3 +290,176 @@ def test_harmless_changes_keep_the_tab():
 def test_loading_gives_back_the_pair(run):
     "A run that is loaded knows how its texts are read."
     assert load_run(run[0])[2]["pair"] is True
+
+
+def write_documents(path, n=60):
+    "Texts of 5 to 60 words with a label; a word of the label stands somewhere in each."
+    rng = random.Random(1)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label"])
+        for i in range(n):
+            words = rng.choices("the old man of sea has seen many ships pass by".split(), k=5 + i)
+            words.insert(rng.randrange(len(words)), ("dull", "fine")[i % 2])
+            table.writerow([f"{i} {' '.join(words)}", LABELS[i % 2]])
+    return path
+
+
+@pytest.fixture(scope="module")
+def windows_run(tmp_path_factory):
+    "A run on long texts in windows, the notes that it made, and its table."
+    folder = tmp_path_factory.mktemp("windows")
+    recipe = Recipe(data=write_documents(folder / "d.csv"), stride=4, max_length=16, epochs=2)
+    with held_notes() as notes: fine_tune(recipe, folder / "run", progress=False)
+    return folder / "run", folder / "d.csv", notes
+
+
+LONG = [" ".join(f"word{i} and" for i in range(n)) for n in (1, 3, 8, 20, 50)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("stride", [0, 1, 5, 11])
+def test_no_token_is_lost(name, stride):
+    "Windows without what they share with the one before are the whole text."
+    _, tokenizer = loaded(name)
+    rows = tokenize(DatasetDict(train=rows_of(LONG)), tokenizer, 16, stride=stride)["train"]
+    before = tokenizer("a")["input_ids"].index(tokenizer("a", add_special_tokens=False)[
+        "input_ids"][0])
+    after = tokenizer.num_special_tokens_to_add() - before
+    for i, text in enumerate(LONG):
+        own = [ids for ids, row in zip(rows["input_ids"], rows["row"]) if row == i]
+        bodies = [ids[before:len(ids) - after] for ids in own]
+        joined = [*bodies[0], *(token for body in bodies[1:] for token in body[stride:])]
+        assert joined == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert all(len(ids) <= 16 for ids in own) and all(len(ids) == 16 for ids in own[:-1])
+        labels = {label for label, row in zip(rows["labels"], rows["row"]) if row == i}
+        assert labels == {i % 2}
+    assert rows["row"][:] == sorted(rows["row"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_short_texts_stay_as_they_are(name):
+    "The same ids, the same batches, the same logits to the last bit."
+    model, tokenizer = loaded(name)
+    splits = DatasetDict(train=rows_of(PAIRS))
+    with held_notes() as notes:
+        plain, windows = (tokenize(splits, tokenizer, 64, stride=s)["train"] for s in (None, 8))
+    assert not notes
+    assert plain["input_ids"][:] == windows["input_ids"][:]
+    assert plain["labels"][:] == windows["labels"][:] and windows["row"][:] == list(range(5))
+    assert torch.equal(predict_logits(model, plain), text_logits(model, windows))
+    assert torch.equal(text_labels(plain), text_labels(windows))
+
+
+def test_a_text_has_the_mean_of_its_windows():
+    "By hand, and whichever rows of a split are looked at."
+    model, tokenizer = load("tiny-bert", labels=LABELS)
+    rows = tokenize(DatasetDict(train=rows_of(LONG)), tokenizer, 16, stride=4)["train"]
+    logits, labels = predict_classes(model, rows)
+    assert logits.shape == (5, 2) and labels.tolist() == [i % 2 for i in range(5)]
+    for i, text in enumerate(LONG):
+        asked = tokenizer(text, truncation=True, max_length=16, stride=4, padding=True,
+                          return_overflowing_tokens=True, return_tensors="pt")
+        asked.pop("overflow_to_sample_mapping")
+        with torch.inference_mode(): by_hand = model(**asked).logits.mean(0)
+        assert torch.allclose(by_hand, logits[i], atol=1e-5)
+    last = [i for i, row in enumerate(rows["row"]) if row in (2, 4)]
+    some, own = predict_classes(model, rows.select(last))
+    assert torch.allclose(some, logits[[2, 4]], atol=1e-5) and own.tolist() == [0, 0]
+
+
+def test_lengths_and_the_note():
+    "The note says how many windows there are, and doesn't speak of texts that are cut."
+    _, tokenizer = load("tiny-gpt2", labels=LABELS)
+    columns = encode(LONG, tokenizer, 16, stride=4)
+    wanted = [min(16, len(ids)) for ids in tokenizer(LONG)["input_ids"]]
+    assert first_lengths(columns) == wanted
+    with held_notes() as notes: tokenize(DatasetDict(train=rows_of(LONG)), tokenizer, 16, stride=4)
+    long, windows = sum(n == 16 for n in wanted), len(columns["row"])
+    assert notes == [f"{long} of 5 texts are longer than 16 tokens and are read in windows: the "
+                     f"texts became {windows} windows"]
+
+
+@pytest.mark.parametrize("settings", [
+    {"stride": 4, "pair": True}, {"stride": 4, "task": "question-answering"},
+    {"stride": 0, "task": "token-classification"}, {"stride": -1}, {"stride": 1.5}])
+def test_refused_strides(settings):
+    "Another task, pairs, and what is no number of tokens."
+    with pytest.raises(InputError, match="stride"): Recipe(**settings)
+
+
+@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-bert"])
+def test_a_stride_has_to_fit(name, tmp_path):
+    "It must be less than what stands between the special tokens; nothing is written otherwise."
+    _, tokenizer = load(name, labels=LABELS)
+    room = 16 - tokenizer.num_special_tokens_to_add()
+    encode(LONG, tokenizer, 16, stride=room - 1)
+    for stride in (room, 16, 500):
+        with pytest.raises(InputError, match=f"stride {stride} – is too much: .* {room} tokens"):
+            encode(LONG, tokenizer, 16, stride=stride)
+    table = write_documents(tmp_path / "d.csv")
+    done = run_course("fine-tune", "--data", table, "--model", name, "--max-length", 16,
+                      "--stride", room, "--out", tmp_path / "run")
+    assert done.returncode == 2 and f"--stride {room} – is too much" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_windows(windows_run, tmp_path):
+    "Training, validation, test, evaluate and predict: a text has one answer."
+    folder, table, notes = windows_run
+    assert any("became" in text for text in notes) and not any("are cut" in text for text in notes)
+    recipe, metrics = read_recipe(folder), json.loads((folder / "metrics.json").read_text())
+    assert recipe["stride"] == 4 and metrics["n"] == recipe["rows"]["test"]
+    splits = known_splits(recipe)
+    model, tokenizer, _ = load_run(folder)
+    for part in ("test", "validation"):
+        answers = predict(folder, splits[part]["text"][:])
+        labels = [LABELS[i] for i in splits[part]["label"]]
+        accuracy = sum(a["label"] == l for a, l in zip(answers, labels)) / len(labels)
+        if part == "test": assert metrics["metrics"]["accuracy"]["value"] == accuracy
+        own = tokenize(DatasetDict(rows=splits[part]), tokenizer, 16, stride=4)["rows"]
+        logits, wanted = predict_classes(model, own)
+        assert (logits.argmax(-1) == wanted).float().mean().item() == pytest.approx(accuracy)
+        for answer, line in zip(answers, logits.softmax(-1).tolist()):
+            assert [answer["scores"][name] for name in LABELS] == pytest.approx(line, abs=2e-6)
+    with held_notes(): found = evaluate(folder, str(table))
+    assert found["n"] == 60 and found["trained_on"] == recipe["rows"]["train"]
+    history = (folder / "history.csv").read_text().splitlines()
+    assert sum(",validation," in line for line in history) == 2
+
+
+def test_the_history_has_the_accuracy_of_texts(windows_run):
+    "That of the kept epoch is the accuracy of the finished model on the validation texts."
+    folder, _, _ = windows_run
+    recipe = read_recipe(folder)
+    with open(folder / "history.csv", encoding="utf-8") as file: lines = [*csv.DictReader(file)]
+    step = str(recipe["kept"]["step"])
+    kept = next(row for row in lines if row["split"] == "validation" and row["step"] == step)
+    part = known_splits(recipe)["validation"]
+    answers = [answer["label"] for answer in predict(folder, part["text"][:])]
+    right = sum(a == LABELS[i] for a, i in zip(answers, part["label"]))
+    assert float(kept["accuracy"]) == pytest.approx(right / len(part))
+
+
+def test_the_card_of_windows(windows_run):
+    "Its code gives the answer of the run."
+    folder, _, _ = windows_run
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace('"a text"', repr(LONG[3]))
+    before, scope = os.getcwd(), {}
+    os.chdir(folder)
+    try: exec(code, scope)
+    finally: os.chdir(before)
+    probabilities = dict(zip(LABELS, scope["logits"].softmax(-1).tolist()))
+    assert probabilities == pytest.approx(predict(folder, [LONG[3]])[0]["scores"], abs=1e-5)
+
+
+def test_windows_elsewhere(windows_run, tmp_path):
+    "The server reads them and refuses no length; an exported form would cut, and is refused."
+    folder, _, _ = windows_run
+    model = RunModel(folder, "run")
+    assert model.max_tokens is None and model.answer(LONG) == predict(folder, LONG)
+    with pytest.raises(InputError, match="reads long texts in windows"):
+        export(folder, tmp_path / "onnx", "onnx")
+    with pytest.raises(InputError, match="reads long texts in windows"):
+        write_page(folder, tmp_path / "page.html")
