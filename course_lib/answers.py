@@ -109,11 +109,7 @@ def make_windows(splits: DatasetDict, tokenizer: PreTrainedTokenizerBase,
 # %% ../nbs/13_answers.ipynb #ded1d6b4
 def make_batch(model: PreTrainedModel, rows: list) -> dict: # tensors on the model's device
     "Windows as a padded batch; `allowed` is true for the tokens that may be chosen."
-    pad = model.config.pad_token_id
-    batch = pad_batch([{"input_ids": row["input_ids"]} for row in rows], pad)
-    if "token_type_ids" in rows[0]:
-        kinds = pad_batch([{"input_ids": row["token_type_ids"]} for row in rows], 0)
-        batch["token_type_ids"] = kinds["input_ids"]
+    batch = pad_batch(rows, model.config.pad_token_id)
     allowed = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     for line, row in zip(allowed, rows):
         line[row["first"]:row["first"] + len(row["begins"])] = True

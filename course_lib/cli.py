@@ -205,11 +205,11 @@ def predict(run: Path, texts: Texts = None, data: Asked = None, out: Answers = N
             force: Force = False, text: Text = None, encoding: Encoding = None,
             delimiter: Delimiter = None):
     "Answer texts, or the rows of a table; prints a JSON object a line."
-    read_recipe(run)
+    recipe = read_recipe(run)
     if data: return answer_table(run, data, out, force, text, encoding, delimiter)
     if out: raise InputError(f"--out {out} – is for the rows of a table – give it with --data")
     texts = read_lines(sys.stdin) if texts in (None, [], ["-"]) else texts
-    check_texts(texts)
+    check_texts(texts, recipe["pair"])
     start = time.perf_counter()
     from course_lib.runs import load_run, predict_texts
     loaded = load_run(run)

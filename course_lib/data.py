@@ -222,11 +222,13 @@ def load_data(data: str, # a file, a folder per class, a shipped table, or a hub
               encoding: str | None = None, delimiter: str | None = None, # of text files
               seed: int = 0,
               header: str | None = None, # names of the columns, if the files have no header line
+             pair: bool = False, # two text columns, judged against each other
              ) -> DatasetDict: # with `train`, `validation` and perhaps `test`
     "From a name to splits: the first step of every run. Raises InputError for what is wrong."
-    options = dict(text=text, label=label, encoding=encoding, delimiter=delimiter, header=header)
+    options = dict(text=text, label=label, encoding=encoding, delimiter=delimiter, header=header,
+                   pair=pair)
     with held_notes() as notes:
-        if is_hub_name(data): splits = read_hub(data, text, label)
+        if is_hub_name(data): splits = read_hub(data, text, label, pair)
         else: splits = DatasetDict(train=read_table(find_file(data), labels=labels, **options))
         if validation is None and "validation" not in splits: splits = resplit(splits, seed, test)
         names = splits["train"].features["label"].names

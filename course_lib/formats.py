@@ -26,7 +26,7 @@ from .download import PACKAGES, downloaded
 from .errors import InputError
 from .files import (
     check_new_folder, is_file, read_json_file, shipped, try_place, write_json)
-from .recipe import check_texts, read_recipe, unknown
+from .recipe import check_plain, check_texts, read_recipe, unknown
 
 # %% ../nbs/c_formats.ipynb #64814225
 def to_onnx(path, graph, # a torch.nn.Module
@@ -478,6 +478,7 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
         folder = shipped("models") / name
     else:
         recipe = read_recipe(run)
+        check_plain(run, recipe)
         return Path(run) / "model", {key: recipe[key] for key in ("task", "classes", "max_length")}
     return folder, {"task": "text-generation", "classes": {}, "max_length": None}
 

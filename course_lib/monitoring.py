@@ -7,9 +7,9 @@ __all__ = ['REPEATED', 'NUMBERS', 'SHUFFLES', 'IN_A_ROW', 'LOG', 'OURS', 'PAGE',
            'random_map', 'places', 'measure', 'with_places', 'spread', 'summary', 'reference', 'psi', 'in_tenths',
            'number_drift', 'together', 'label_drift', 'shuffles', 'energy_drift', 'holm', 'compare_tables', 'drift',
            'windows_until_alarm', 'Monitor', 'as_result', 'plot_windows', 'plot_features', 'describe_windows', 'spaced',
-           'as_text', 'report_page', 'validation_rows', 'reference_of_run', 'watch_file', 'evidence_against',
-           'confidence_sequence', 'labels_until_below', 'same_answer', 'check_pair', 'Shadow', 'Canary', 'monitor_of',
-           'beside']
+           'as_text', 'report_page', 'validation_rows', 'reference_of_run', 'texts_of', 'watch_file',
+           'evidence_against', 'confidence_sequence', 'labels_until_below', 'same_answer', 'check_pair', 'Shadow',
+           'Canary', 'monitor_of', 'beside']
 
 # %% ../nbs/21_monitoring.ipynb #a1a1fd2d
 import hashlib, html, json, queue, re, string, threading, time
@@ -35,9 +35,11 @@ from .files import (
     check_log, check_new_file, find_file, is_file, write_atomically, writing)
 from .packed import body_of
 from .pretraining import read_texts
-from .recipe import check_run
-from .runs import load_run, predict_texts, run_task, strange_tables
+from .recipe import check_run, read_recipe
+from .runs import (
+    TASKS, load_run, predict_texts, run_task, strange_tables, table_texts)
 from .show import COLORS, figure_png, new_figure
+from .tables import read_rows
 
 # %% ../nbs/21_monitoring.ipynb #705cb81f
 @lru_cache(maxsize=8)
@@ -437,6 +439,15 @@ def reference_of_run(run) -> tuple: # (reference, model, tokenizer, recipe)
     answers = predict_texts(model, tokenizer, recipe, texts, 64)
     return reference(texts, answers, tokenizer, model), model, tokenizer, recipe
 
+def texts_of(run, path) -> list:
+    "The texts of a file; of a table for a run that reads pairs, both columns. InputError for none."
+    recipe = read_recipe(run, tasks=TASKS)
+    as_table = Path(path).suffix.lower() not in (".txt", ".md", "")
+    if not (recipe["pair"] and as_table): return read_texts(path)
+    form = recipe["encoding"], recipe["delimiter"], recipe["header"]
+    table = pd.DataFrame([row for _, row in read_rows(path, *form)])
+    return table_texts(table, recipe, None, str(path)).tolist()
+
 def watch_file(
     run, data: str, # a run folder; a text file, a table or the name of a shipped one
     out=None, force: bool = False, # a page, and whether it may replace one
@@ -445,7 +456,7 @@ def watch_file(
     "Whether the texts of a file differ from a run's validation rows; InputError for bad input."
     check_run(run)
     path = find_file(data)
-    texts = read_texts(path)
+    texts = texts_of(run, path)
     if out: check_new_file(out, [path, run], force)
     known, model, tokenizer, recipe = reference_of_run(run)
     answers = predict_texts(model, tokenizer, recipe, texts, 64)

@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import InputError
 from .files import check_new_file, is_folder, read_json_file, write_atomically
-from .recipe import check_texts, read_metrics, read_recipe
+from .recipe import check_plain, check_texts, read_metrics, read_recipe
 
 # %% ../nbs/c_page.ipynb #f5badee5
 def quantize_rows(weight: np.ndarray, # (rows, columns)
@@ -348,7 +348,9 @@ LARGEST = 4_000_000 # bytes of weights
 # %% ../nbs/c_page.ipynb #352c3797
 def check_page(run) -> None:
     "Raise InputError for a run whose model the page can't compute; torch isn't needed for that."
-    task = read_recipe(run)["task"]
+    recipe = read_recipe(run)
+    task = recipe["task"]
+    check_plain(run, recipe)
     if task != "text-classification":
         problem = f"its task is {task}, and the page can only tell classes"
         raise InputError(f"{run} – {problem} – export a run with task=text-classification")

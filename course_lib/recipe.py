@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LEARNING_RATES', 'PRESETS', 'RUN_FILES', 'WITH_CLASSES', 'RECORDED', 'setting', 'Settings', 'check_settings',
-           'check_field', 'check_names', 'unknown', 'check_folds', 'Recipe', 'check_data', 'check_inputs',
-           'check_texts', 'check_folder', 'inputs_of', 'check_run', 'read_recipe', 'bad_field', 'counts',
-           'fingerprints', 'Score', 'read_metrics', 'check_scores']
+           'check_field', 'check_names', 'unknown', 'check_folds', 'Recipe', 'check_reading', 'check_data',
+           'check_inputs', 'check_texts', 'check_pairs', 'check_folder', 'inputs_of', 'check_run', 'read_recipe',
+           'check_plain', 'bad_field', 'counts', 'fingerprints', 'Score', 'read_metrics', 'check_scores']
 
 # %% ../nbs/c_recipe.ipynb #29cc0921
 import re
@@ -116,6 +116,7 @@ class Recipe(Settings):
         "tiny-gpt2",
         help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder or a hub id")
     text: str | None = setting(None, help="text column, or several joined by commas")
+    pair: bool = setting(False, help="judge two text columns against each other, as a pair")
     label: str | None = setting(None, help="label column")
     labels: list | None = setting(None, help="the allowed labels, joined by commas")
     encoding: str | None = setting(None, help="of text files, UTF-8 by default")
@@ -126,6 +127,8 @@ class Recipe(Settings):
     dropout: float | None = setting(
         None, 0, 0.9, "share of the states set to zero in training; by default the checkpoint's")
     max_length: int = setting(256, 2, 1_000_000, "tokens; longer texts are cut")
+    stride: int | None = setting(
+        None, 0, 1_000_000, "read longer texts in windows that share so many tokens; uncut")
     max_train_samples: int | None = setting(
         None, 2, 10**9, "train on so many rows, drawn by the seed; all by default")
     lora_rank: int | None = setting(
@@ -153,6 +156,23 @@ class Recipe(Settings):
         check_settings(self)
         check_names(self.labels)
         check_folds(self)
+        check_reading(self)
+
+def check_reading(recipe: Recipe) -> None:
+    "Raise InputError for pairs or windows in another task, for both, or for a pair of one column."
+    given = {"pair": recipe.pair, "stride": recipe.stride is not None}
+    for name, asked in given.items():
+        if not asked or recipe.task == "text-classification": continue
+        raise InputError(f"{name} – is for texts that get one label – leave it out, or pass "
+                         "task=text-classification")
+    if all(given.values()):
+        raise InputError(f"stride {recipe.stride} – isn't for pairs, which are cut where they are "
+                         "too long – leave it or pair=True out")
+    if not recipe.pair: return
+    columns = {name.strip() for name in (recipe.text or "one,other").split(",")}
+    if len(columns) != 2:
+        raise InputError(f"text {recipe.text} – isn't two columns, as pair=True needs – pass "
+                         "text=ONE,OTHER")
 
 # %% ../nbs/c_recipe.ipynb #7e5f2973
 PRESETS = {"tiny": {"epochs": 4, "dropout": 0.0, "metric_for_best_model": "accuracy"},
@@ -173,13 +193,22 @@ def check_inputs(recipe: Recipe) -> None:
     for name in (recipe.validation, recipe.test):
         if name: check_table(find_file(name))
 
-def check_texts(texts: list) -> None:
-    "Raise InputError for a text to be classified that is empty, or no text."
+def check_texts(texts: list, pair: bool = False) -> None:
+    "Raise InputError for a text to be classified that is empty, no text, or no pair."
     for i, t in enumerate(texts, 1):
         if not isinstance(t, str) or not t.strip():
             raise InputError(f"text {i} – is empty or no text – give one to answer")
         if any("\ud800" <= c <= "\udfff" for c in t):
             raise InputError(f"text {i} – is not UTF-8: {t[:60]!r} – convert it first")
+    if pair: check_pairs(texts)
+
+def check_pairs(texts: list) -> None:
+    "Raise InputError for a text that isn't two, with one tab between them."
+    for i, text in enumerate(texts, 1):
+        halves = text.split("\t")
+        if len(halves) == 2 and all(half.strip() for half in halves): continue
+        raise InputError(f"text {i} – is no pair of texts: {text[:60]!r} – give two texts with one "
+                         "tab between them")
 
 # %% ../nbs/c_recipe.ipynb #c3342434
 RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png",
@@ -235,6 +264,13 @@ def read_recipe(run, needed: tuple = ("task", "classes", "max_length"),
     return found
 
 WITH_CLASSES = ("text-classification", "token-classification")
+
+def check_plain(run, recipe: dict) -> None:
+    "Raise InputError for a run whose texts are read otherwise than in an exported form."
+    reads = "pairs of texts (pair=True)" if recipe.get("pair") else "long texts in windows (stride)"
+    if not recipe.get("pair") and recipe.get("stride") is None: return
+    raise InputError(f"{run} – reads {reads}, which no exported form does – use the run folder "
+                     "itself")
 
 def bad_field(path: Path, name: str, what: str) -> InputError:
     "The error for a part of a JSON file."

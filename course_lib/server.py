@@ -551,10 +551,13 @@ def field(name: str, label: str, text: str = "") -> str: # HTML
             f'spellcheck="false">{html.escape(text)}</textarea>')
 
 def trial_page(name: str, task: str, example: str, token: bool) -> str: # HTML
-    "A page that asks the model; a question and its context have a box each."
-    question, tab, context = example.partition("\t")
-    fields = field("text", "Question" if tab else "Text", question)
-    if tab: fields += field("context", "Context, in which the answer stands", context)
+    "A page that asks the model; a question and its context, or two texts, have a box each."
+    first, tab, second = example.partition("\t")
+    asks = task == "question-answering"
+    names = ("Question", "Context, in which the answer stands") if asks else (
+        "First text", "Second text")
+    fields = field("text", names[0] if tab else "Text", first)
+    if tab: fields += field("context", names[1], second)
     if token: fields += ('<label for="token">Token</label>'
                          '<input id="token" type="password" autocomplete="off">')
     return PAGE.format(name=html.escape(name), task=html.escape(task), fields=fields, style=STYLE,
