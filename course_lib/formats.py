@@ -478,6 +478,9 @@ def source_of(run) -> tuple: # (folder of the model, {"task", "classes", "max_le
         folder = shipped("models") / name
     else:
         recipe = read_recipe(run)
+        if recipe["task"] == "multi-label-classification":
+            problem = "its texts may have several labels, the readers of exports give one"
+            raise InputError(f"{run} – {problem} – use the run folder itself")
         return Path(run) / "model", {key: recipe[key] for key in ("task", "classes", "max_length")}
     return folder, {"task": "text-generation", "classes": {}, "max_length": None}
 

@@ -100,13 +100,13 @@ class Recipe(Settings):
     validation: str | None = setting(None, help="a file; without one, 70/15/15 of the data")
     test: str | None = setting(None, help="a file for the final score, opened once at the end")
     task: str = setting("text-classification", help="what the model is to do", choices=(
-        "text-classification", "token-classification", "question-answering", "summarization",
-        "translation", "text-generation"))
+        "text-classification", "multi-label-classification", "token-classification",
+        "question-answering", "summarization", "translation", "text-generation"))
     model: str = setting(
         "tiny-gpt2",
         help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder or a hub id")
     text: str | None = setting(None, help="text column, or several joined by commas")
-    label: str | None = setting(None, help="label column")
+    label: str | None = setting(None, help="label column, or several of yes and no by commas")
     labels: list | None = setting(None, help="the allowed labels, joined by commas")
     encoding: str | None = setting(None, help="of text files, UTF-8 by default")
     delimiter: str | None = setting(None, help="of the file: one character, or tab")
@@ -169,8 +169,8 @@ def check_texts(texts: list) -> None:
 
 # %% ../nbs/c_recipe.ipynb #c3342434
 RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png",
-             "reliability.png", "errors.png", "scores.png", "lengths.png", "model", "README.md",
-             "checkpoint", "adapter"}
+             "reliability.png", "errors.png", "scores.png", "lengths.png", "threshold.png",
+             "model", "README.md", "checkpoint", "adapter"}
 
 def check_folder(out, resume: bool, force: bool,
                  inputs: list, # files and folders that are read
@@ -217,7 +217,7 @@ def read_recipe(run, needed: tuple = ("task", "classes", "max_length"),
         raise bad_field(path, "classes", "are none")
     return found
 
-WITH_CLASSES = ("text-classification", "token-classification")
+WITH_CLASSES = ("text-classification", "multi-label-classification", "token-classification")
 
 def bad_field(path: Path, name: str, what: str) -> InputError:
     "The error for a part of a JSON file."
