@@ -312,7 +312,10 @@ def note_single(rows: Dataset, name: str) -> None:
 def check_parts(splits: DatasetDict) -> None:
     "Raise InputError for a label that can't be learnt; note those that can't be scored."
     for part, rows in splits.items():
-        if not len(rows): raise InputError(f"{part} – has no rows – give more")
+        if not len(rows):
+            why = "each label has too few texts to share them out"
+            raise InputError(f"the {part} part – has no rows, since {why} – pass label=NAME if "
+                             "these are no labels, or validation=FILE")
         counts = truth_of(rows).sum(0)
         absent = [name for name, n in zip(names_of(rows), counts) if not n]
         if absent and part == "train":
@@ -379,7 +382,7 @@ def best_threshold(truth: np.ndarray, # of any shape, bool
     right = truth.ravel()[order].cumsum()
     f1 = 2 * right / (np.arange(1, len(right) + 1) + right[-1])     # if the first k are called
     below = np.r_[falling[1:], 0.0]
-    f1[falling == below] = 0                                        # equal ones aren't parted
+    f1[:-1][falling[:-1] == falling[1:]] = 0                        # equal ones aren't parted
     best = f1.argmax()
     return float((falling[best] + below[best]) / 2)
 
@@ -527,7 +530,8 @@ def verdict(metrics: dict) -> str: # a sentence, or nothing
     counter = f"the best baseline ({SAYS_ALWAYS.get(best) or COUNTERS[best]}; chosen on validation)"
     if gain["low"] <= 0 <= gain["high"]:
         return f"These rows can't tell the model from {counter}: don't call it better."
-    way, advice = ("better", "") if gain["value"] > 0 else ("worse", "; take that")
+    way, advice = ("better", "")
+    if gain["value"] < 0: way, advice = "worse", "; it isn't worth its price here"
     return (f"The model is {way} than {counter}, by {100 * abs(gain['value']):.1f} points of "
             f"micro F1{advice}.")
 

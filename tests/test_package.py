@@ -36,6 +36,7 @@ def requirements() -> dict[str, str]:
     ("course_lib.tokens", "matplotlib sklearn"),
     ("course_lib.training", "sklearn IPython nbdev"),
     ("course_lib.runs", "IPython nbdev ipywidgets matplotlib.pyplot"),
+    ("course_lib.multilabel", "peft bitsandbytes matplotlib.pyplot"),
     ("course_lib.entities", "peft bitsandbytes seqeval matplotlib.pyplot"),
     ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib.pyplot"),
     ("course_lib.instruction", "peft bitsandbytes trl matplotlib.pyplot"),
