@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['app', 'Rows', 'Out', 'Resume', 'Force', 'Text', 'Label', 'Encoding', 'Delimiter', 'Header', 'AsJson', 'Preset',
-           'AnyData', 'Asked', 'Answers', 'Texts', 'TABLES', 'SPEAKERS', 'Writer', 'Talker', 'Beginning', 'Temperature',
-           'TopP', 'NewTokens', 'Seed', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY', 'Exported',
-           'registry_app', 'Place', 'Stage', 'Reference', 'Version', 'HandedIn', 'Feedback', 'Option', 'say', 'Notes',
-           'show_notes', 'do_run', 'in_a_process', 'print_scores', 'print_classes', 'score_cell', 'run', 'option',
-           'takes_recipe', 'fine_tune', 'evaluate', 'predict', 'answer_table', 'flat', 'read_lines', 'generate',
-           'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison', 'audit', 'download', 'pretrain', 'lab',
-           'doctor', 'measure_machine', 'describe_machine', 'product_speed', 'training_speed', 'timed', 'bench',
-           'claims', 'check_ledger', 'record', 'export', 'export_files', 'export_page', 'registry_at', 'add',
-           'list_versions', 'show', 'version_of', 'promote', 'rollback', 'serve', 'watch', 'build', 'grade',
-           'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order', 'interrupted', 'fail']
+           'AnyData', 'Several', 'Asked', 'Answers', 'Texts', 'TABLES', 'SPEAKERS', 'Writer', 'Talker', 'Beginning',
+           'Temperature', 'TopP', 'NewTokens', 'Seed', 'Page', 'More', 'Teacher', 'Part', 'Claim', 'RECORDED_BY',
+           'Exported', 'registry_app', 'Place', 'Stage', 'Reference', 'Version', 'HandedIn', 'Feedback', 'Option',
+           'say', 'Notes', 'show_notes', 'do_run', 'in_a_process', 'print_scores', 'print_classes', 'score_cell', 'run',
+           'option', 'takes_recipe', 'with_several', 'fine_tune', 'evaluate', 'predict', 'answer_table', 'flat',
+           'read_lines', 'generate', 'print_piece', 'chat', 'typed_lines', 'compare', 'print_comparison', 'audit',
+           'download', 'pretrain', 'lab', 'doctor', 'measure_machine', 'describe_machine', 'product_speed',
+           'training_speed', 'timed', 'bench', 'claims', 'check_ledger', 'record', 'export', 'export_files',
+           'export_page', 'registry_at', 'add', 'list_versions', 'show', 'version_of', 'promote', 'rollback', 'serve',
+           'watch', 'build', 'grade', 'grade_all', 'grade_one', 'in_options', 'running', 'main', 'end_in_order',
+           'interrupted', 'fail']
 
 # %% ../nbs/c_command_line.ipynb #91909368
 import csv, inspect, json, logging, os, re, sys, time
@@ -164,12 +165,22 @@ def takes_recipe(command):
 
 # %% ../nbs/c_command_line.ipynb #e07ed86d
 AnyData = Option(str, "CSV, TSV, JSON, JSON Lines or Parquet file, `reviews`, or a hub data set.")
+Several = Option(bool, "A text may have no label, one or many.", "--multi-label")
+
+def with_several(task: str) -> str: # the task
+    "The task of texts with any number of labels; InputError if another one was asked for."
+    if task in ("text-classification", "multi-label-classification"):
+        return "multi-label-classification"
+    advice = "leave one of the two out"
+    raise InputError(f"task {task!r} – isn't about labels of whole texts, multi_label=True is – "
+                     f"{advice}")
 
 @app.command()
 @takes_recipe
 def fine_tune(data: AnyData, out: Out = Path("runs/fine-tuned"), resume: Resume = False,
-              force: Force = False, **settings):
+              force: Force = False, multi_label: Several = False, **settings):
     "Fine-tune a model on your own table."
+    if multi_label: settings["task"] = with_several(settings["task"])
     labels = settings["labels"]
     settings["labels"] = [name.strip() for name in labels.split(",")] if labels else None
     do_run({"data": data, **settings}, out, resume, force)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MARKS', 'WORD', 'UNSPACED', 'PAIR', 'MOST_PAIRS', 'without_spaces', 'pieces', 'length', 'length_unit', 'text_key',
            'audit', 'audit_part', 'word_runs', 'near_duplicates', 'run_numbers', 'similar_sets', 'together', 'split',
-           'classes_of', 'take_share', 'too_few', 'fingerprint', 'load_data', 'resplit', 'note_parts', 'load_to_audit']
+           'classes_of', 'take_share', 'too_few', 'fingerprint', 'load_data', 'resplit', 'note_parts', 'note_seen',
+           'load_to_audit']
 
 # %% ../nbs/01_data.ipynb #b3ad538a
 import hashlib, json, math, random, re, unicodedata
@@ -249,6 +250,16 @@ def resplit(splits: DatasetDict, seed: int, test: str | None) -> DatasetDict:
 # %% ../nbs/01_data.ipynb #d65e5f31
 def note_parts(splits: DatasetDict) -> None:
     "Note which rows of the other parts are trained on, and a class that takes 95 % of the rows."
+    note_seen(splits)
+    train = splits["train"]
+    share = np.bincount(train["label"][:]) / len(train)
+    if not 0.95 <= share.max() < 1: return
+    name = train.features["label"].int2str(int(share.argmax()))
+    note(f"{share.max():.1%} of the training rows are of class {name!r}: "
+         "an accuracy of that much is no success; look at the other classes' rows")
+
+def note_seen(splits: DatasetDict) -> None:
+    "Note which rows of the other parts are trained on."
     train = splits["train"]
     seen = {text_key(t) for t in train["text"][:]}
     for name, part in splits.items():
@@ -257,11 +268,6 @@ def note_parts(splits: DatasetDict) -> None:
         what = f"has {known} of its {len(part)} rows in training"
         if len(train) == len(part) == known: what = "is the training data itself"
         note(f"the {name} part {what}: its score doesn't show how the model does on new texts")
-    share = np.bincount(train["label"][:]) / len(train)
-    if not 0.95 <= share.max() < 1: return
-    name = train.features["label"].int2str(int(share.argmax()))
-    note(f"{share.max():.1%} of the training rows are of class {name!r}: "
-         "an accuracy of that much is no success; look at the other classes' rows")
 
 # %% ../nbs/01_data.ipynb #d65e5f34
 def load_to_audit(data: str, # as for `load_data`

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .errors import InputError
-from .loading import (TASKS, body_names, check_weights, find_model, head_class,
+from .loading import (SEVERAL, TASKS, body_names, check_weights, find_model, head_class,
                                 head_config, pads_aside, reading, set_padding)
 
 # %% ../nbs/03_models.ipynb #72054248
@@ -36,12 +36,13 @@ def load(
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         kind = head_class(name, task, found)
         if labels: config.update(head_config(name, found, labels, kind))
+        if task == "multi-label-classification": config.update(SEVERAL)
         model, info = kind.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
             key_mapping=body_names(kind, found), output_loading_info=True, **config)
     check_weights(name, model, info)
     set_padding(name, model, tokenizer)
-    if task == "text-classification" and not hasattr(model, "score"):
+    if kind is TASKS["text-classification"] and not hasattr(model, "score"):
         model.register_forward_pre_hook(pads_aside, with_kwargs=True)
     return model.eval(), tokenizer
 

@@ -70,6 +70,8 @@ def answer_numbers(answers: list) -> pd.DataFrame: # a row an answer
     columns = {}
     for name, field in (("label", "label"), ("confidence", "score")):
         if answers and all(field in a for a in answers): columns[name] = [a[field] for a in answers]
+    if answers and all("labels" in a for a in answers): # several a text: which of them go together
+        columns["label"] = [", ".join(a["labels"]) or "(none)" for a in answers]
     written = [[v or "" for k, v in a.items() if k not in REPEATED and isinstance(v, str | None)]
                for a in answers]
     if any(written): columns["answer_length"] = [len("".join(own)) for own in written]

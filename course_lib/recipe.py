@@ -110,14 +110,14 @@ class Recipe(Settings):
     validation: str | None = setting(None, help="a file; without one, 70/15/15 of the data")
     test: str | None = setting(None, help="a file for the final score, opened once at the end")
     task: str = setting("text-classification", help="what the model is to do", choices=(
-        "text-classification", "token-classification", "question-answering", "summarization",
-        "translation", "text-generation"))
+        "text-classification", "multi-label-classification", "token-classification",
+        "question-answering", "summarization", "translation", "text-generation"))
     model: str = setting(
         "tiny-gpt2",
         help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder or a hub id")
     text: str | None = setting(None, help="text column, or several joined by commas")
     pair: bool = setting(False, help="judge two text columns against each other, as a pair")
-    label: str | None = setting(None, help="label column")
+    label: str | None = setting(None, help="label column, or several of yes and no by commas")
     labels: list | None = setting(None, help="the allowed labels, joined by commas")
     encoding: str | None = setting(None, help="of text files, UTF-8 by default")
     delimiter: str | None = setting(None, help="of the file: one character, or tab")
@@ -212,8 +212,9 @@ def check_pairs(texts: list) -> None:
 
 # %% ../nbs/c_recipe.ipynb #c3342434
 RUN_FILES = {"recipe.json", "history.csv", "metrics.json", "loss.png", "confusion.png", "roc.png",
-             "reliability.png", "errors.png", "scores.png", "lengths.png", "model", "README.md",
-             "checkpoint", "adapter", *(f"fold-{k}" for k in range(1, 101))}
+             "reliability.png", "errors.png", "scores.png", "lengths.png", "threshold.png",
+             "model", "README.md", "checkpoint", "adapter",
+             *(f"fold-{k}" for k in range(1, 101))}
 
 def check_folder(out, resume: bool, force: bool,
                  inputs: list, # files and folders that are read
@@ -263,12 +264,15 @@ def read_recipe(run, needed: tuple = ("task", "classes", "max_length"),
         raise bad_field(path, "classes", "are none")
     return found
 
-WITH_CLASSES = ("text-classification", "token-classification")
+WITH_CLASSES = ("text-classification", "multi-label-classification", "token-classification")
 
 def check_plain(run, recipe: dict) -> None:
     "Raise InputError for a run whose texts are read otherwise than in an exported form."
-    reads = "pairs of texts (pair=True)" if recipe.get("pair") else "long texts in windows (stride)"
-    if not recipe.get("pair") and recipe.get("stride") is None: return
+    kinds = {"pairs of texts (pair=True)": recipe.get("pair"),
+             "long texts in windows (stride)": recipe.get("stride") is not None,
+             "texts with several labels": recipe["task"] == "multi-label-classification"}
+    reads = next((kind for kind, given in kinds.items() if given), None)
+    if not reads: return
     raise InputError(f"{run} – reads {reads}, which no exported form does – use the run folder "
                      "itself")
 

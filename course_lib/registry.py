@@ -186,6 +186,9 @@ def run_cases(run, cases: str, # a table of texts with the labels that they must
     from course_lib.behaviour import CHANGES, flip_rates
     from course_lib.runs import load_run, predict_texts, rows_to_score
     loaded = load_run(run)
+    if loaded[2]["task"] != "text-classification":
+        does = f"the run does {loaded[2]['task']}, cases have one label each"
+        raise InputError(f"{cases} – {does} – leave cases out")
     names = list(loaded[2]["classes"])
     _, rows = rows_to_score(loaded[2], str(cases), names, None, None, None, None)
     def ask(texts):

@@ -580,6 +580,7 @@ class RunTask:
     match: Callable = as_they_are # (splits, names of the outputs) -> splits in that order
     settle: Callable | None = None # (model, tokenizer, rows, features): chosen on validation
     ignores: tuple = () # settings that it has no use for
+    guesses: int | None = None # among how many a guess is made; by default among the classes
 
 # %% ../nbs/06_runs.ipynb #c03523e4
 TASKS = {"text-classification": RunTask(
@@ -589,7 +590,8 @@ TASKS = {"text-classification": RunTask(
     answer=classify_texts, verdict=verdict, card=describe_classifier)}
 
 # the chapters that answer the same questions for their task; read when it is asked for
-MADE_IN = {"token-classification": "entities", "question-answering": "answers",
+MADE_IN = {"multi-label-classification": "multilabel",
+           "token-classification": "entities", "question-answering": "answers",
            "summarization": "sequences", "translation": "sequences",
            "text-generation": "instruction"}
 
@@ -606,9 +608,10 @@ def write_run(out: Path, recipe: dict, history: pd.DataFrame, metrics: dict, row
     write_json(out / "recipe.json", recipe)
     write_atomically(out / "history.csv", lambda p: history.to_csv(p, index=False))
     write_json(out / "metrics.json", metrics)
-    guesses = len(recipe["classes"]) or None
+    asked = run_task(recipe["task"])
+    guesses = asked.guesses or len(recipe["classes"]) or None
     figures = {"loss": (plot_history(history, guesses), describe_history(history)),
-               **run_task(recipe["task"]).figures(rows, predictions)}
+               **asked.figures(rows, predictions)}
     for name, (figure, alt) in figures.items():
         write_atomically(out / f"{name}.png", lambda p: p.write_bytes(figure_png(figure, alt)))
     save_model(out / "model", model, tokenizer)
@@ -712,9 +715,9 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
                pictures: dict) -> str: # {file name: alt text} -> Markdown with a YAML head
     "The model card: what it is, how good, from which data, how to load it, what to heed."
     base = base_of(recipe["model"])
-    head = ModelCardData(library_name="transformers", pipeline_tag=recipe["task"],
-                         tags=["course-lib"], **base).to_yaml()
     asked = run_task(recipe["task"])
+    head = ModelCardData(library_name="transformers", pipeline_tag=asked.task.name,
+                         tags=["course-lib"], **base).to_yaml()
     texts = {**asked.card(recipe, metrics), "verdict": asked.verdict(metrics)}
     if metrics["split"] != "test":
         texts["verdict"] += (" These rows were also looked at after each epoch; "

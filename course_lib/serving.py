@@ -100,13 +100,15 @@ def overloaded(batcher: Batcher) -> Refused:
 
 # %% ../nbs/21_serving.ipynb #729fdf1c
 EXAMPLES = {"text-classification": "A quiet film, and a joy from the first scene to the last.",
+            "multi-label-classification": "The story is thin, but the music stays with you.",
             "token-classification": "Anna Kern has worked in Geneva for the Red Cross since May.",
             "question-answering": "Who built the mill?\tThe mill was built by two sisters in 1821.",
             "summarization": "The old bridge was closed in May. A new one will open next year.",
             "translation": "We would like a table by the window.",
             "text-generation": "What is a tide?"}
 PAIR = "Two men are asleep.\tNobody is awake." # a tab between two texts
-CUT = {"text-classification", "summarization", "translation", "text-generation"} # long texts are
+CUT = {"text-classification", "multi-label-classification", "summarization", "translation",
+       "text-generation"} # long texts are
 
 class RunModel:
     "The answerer of a run folder, or of a model that has a name in this course."

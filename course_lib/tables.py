@@ -558,7 +558,8 @@ def check_row(place: str,
     here = f"{place}, column {label!r}"
     given = row.get(label)
     if value is None and isinstance(given, (list, tuple)) and len(given) > 1:
-        return f"{here} – {len(given)} labels in this row: {str(given)[:60]} – leave one of them"
+        advice = "leave one of them, or use task=multi-label-classification"
+        return f"{here} – {len(given)} labels in this row: {str(given)[:60]} – {advice}"
     if value is None:
         return f"{here} – no label in this row: {str(row.get(label))[:60]!r} – {FILL_IN}"
     if known and fold(value) not in known:

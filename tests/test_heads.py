@@ -17,7 +17,7 @@ from course_lib.runs import add_peft_lora, peft_task, save_model
 
 HEADS = {"token-classification": "TOKEN_CLS", "question-answering": "QUESTION_ANS",
          "summarization": "CAUSAL_LM", "translation": "CAUSAL_LM", "text-generation": "CAUSAL_LM",
-         "text-classification": "SEQ_CLS"}
+         "text-classification": "SEQ_CLS", "multi-label-classification": "SEQ_CLS"}
 
 
 @pytest.fixture

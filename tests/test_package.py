@@ -36,6 +36,7 @@ def requirements() -> dict[str, str]:
     ("course_lib.tokens", "matplotlib sklearn"),
     ("course_lib.training", "sklearn scipy.stats matplotlib IPython nbdev"),
     ("course_lib.runs", "sklearn scipy.stats matplotlib IPython nbdev ipywidgets"),
+    ("course_lib.multilabel", "peft bitsandbytes matplotlib.pyplot"),
     ("course_lib.entities", "peft bitsandbytes seqeval matplotlib sklearn scipy.stats"),
     ("course_lib.sequences", "peft bitsandbytes sacrebleu rouge_score matplotlib sklearn"),
     ("course_lib.instruction", "peft bitsandbytes trl matplotlib.pyplot"),
