@@ -26,7 +26,7 @@ from transformers import (
 from .data import load_data
 from .errors import InputError
 from .files import shipped
-from .loading import find_model, quiet, reading
+from .loading import check_finite, find_model, quiet, reading
 from .models import blocks, read_by_head, training_flops
 from .optim import make_optimizer
 from .pretraining import GAPS
@@ -149,6 +149,7 @@ def pretrained(name: str) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase)
     if info["missing_keys"]:
         raise InputError(f"{name} – the head it was pre-trained with is not in the checkpoint"
                          " – take the model that it was made from")
+    check_finite(name, model)
     return model.eval(), tokenizer
 
 # %% ../nbs/10_choosing.ipynb #68843279

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'one_at_a_time', 'SEVERAL', 'find_model', 'check_folder', 'read_config', 'quiet', 'reading', 'head_class',
-           'body_names', 'head_config', 'check_weights', 'is_finite', 'checked', 'only_finite', 'while_writing',
-           'set_padding', 'longest_text', 'note_other_tokens', 'pads_aside']
+           'body_names', 'head_config', 'check_weights', 'check_finite', 'is_finite', 'checked', 'only_finite',
+           'while_writing', 'set_padding', 'longest_text', 'note_other_tokens', 'pads_aside']
 
 # %% ../nbs/c_loading.ipynb #dd2f530c
 import json
@@ -145,6 +145,10 @@ def check_weights(name: str, model: PreTrainedModel, info: dict) -> None:
         raise InputError(f"{name} – {len(missing)} pre-trained weights are missing, "
                          f"{missing[0]} for one – the checkpoint is of another kind than "
                          "its config.json says")
+    check_finite(name, model)
+
+def check_finite(name: str, model: PreTrainedModel) -> None:
+    "Raise InputError for the first weight that holds numbers that aren't finite."
     for key, weight in model.named_parameters():
         if is_finite(weight.detach()): continue
         raise InputError(f"{name} – {key} holds numbers that aren't finite (nan or inf) – "

@@ -33,7 +33,7 @@ from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModel
 
 from .errors import InputError
 from .files import write_atomically
-from .loading import find_model, quiet, reading
+from .loading import check_finite, find_model, quiet, reading
 from .optim import parameter_groups
 from .recipe import Settings
 from .runs import begin, check_folder, environment
@@ -429,6 +429,7 @@ def teacher_states(texts: list, teacher: str, # a model's name
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True,
                                           trust_remote_code=False).eval()
+    check_finite(teacher, model)
     ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     deepest = model.config.num_hidden_layers
     layers = range(min(2, deepest), deepest + 1, 2)

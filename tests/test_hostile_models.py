@@ -15,11 +15,13 @@ from transformers import (BertConfig, BertForSequenceClassification, GPT2Config,
 from transformers.pytorch_utils import Conv1D
 
 from course_lib.chat import continue_text
+from course_lib.choosing import pretrained
 from course_lib.errors import InputError, held_notes
 from course_lib.files import shipped
 from course_lib.instruction import make_features, measure
 from course_lib.loading import TASKS, find_model, is_finite, quiet
 from course_lib.models import body_linears, load, read_by_head
+from course_lib.pretraining import teacher_states
 from course_lib.recipe import Recipe
 from course_lib.runs import run_task
 from course_lib.turns import texts_of
@@ -113,6 +115,9 @@ def test_weights_that_are_not_finite_are_refused(folder, key, number):
     said = complaint(folder)
     assert f"{key} holds numbers that aren't finite" in said and "ln_f" not in said
     assert key in complaint(folder, task="text-generation", labels=None)
+    for read in (lambda name: teacher_states(["A film."], name), pretrained):
+        with pytest.raises(InputError, match=f"{key.removeprefix('transformer.')} holds numbers"):
+            read(str(folder))
 
 
 ASKED = {task: "A tide is a rise of the sea." for task in TASKS}
