@@ -28,13 +28,13 @@ def place(tmp_path_factory):
     reviews = pd.read_csv(ROOT / "data/reviews.csv")[["text", "label"]].sample(360, random_state=0)
     reviews.head(240).to_csv(folder / "yours.csv", index=False)
     reviews.tail(120).to_csv(folder / "new.csv", index=False)
-    few = reviews.head(60)
+    few = reviews.head(40)
     few.to_csv(folder / "few.csv", index=False)
     few.assign(premise="A review.", hypothesis=few["text"])[["premise", "hypothesis", "label"]
         ].to_csv(folder / "pairs.csv", index=False)
-    few.assign(text=40 * (few["text"] + " ")).to_csv(folder / "reports.csv", index=False)
+    few.assign(text=8 * (few["text"] + " ")).to_csv(folder / "reports.csv", index=False)
     names = ("story|music", "music", "", "story", "acting|story", "acting")
-    few.assign(label=[names[i % 6] for i in range(60)]).to_csv(folder / "films.csv", index=False)
+    few.assign(label=[names[i % 6] for i in range(40)]).to_csv(folder / "films.csv", index=False)
     shutil.copy(ROOT / "data/unlabelled_reviews.txt", folder / "texts.txt")
     return folder
 
