@@ -137,7 +137,7 @@ class Recipe(Settings):
     model: str = setting(
         "tiny-gpt2",
         help="tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a run, a folder or a hub id")
-    new_head: bool = setting(False, help="a new head on a model that was trained for labels")
+    new_head: bool = setting(False, help="give a model that has a head for labels a new one")
     text: str | None = setting(None, help="text column, or several joined by commas")
     pair: bool = setting(False, help="judge two text columns against each other, as a pair")
     label: str | None = setting(None, help="label column")
@@ -151,7 +151,7 @@ class Recipe(Settings):
         None, 0, 0.9, "share of the states set to zero in training; by default the checkpoint's")
     max_length: int = setting(256, 2, 1_000_000, "tokens; longer texts are cut")
     stride: int | None = setting(
-        None, 0, 1_000_000, "read longer texts in windows that share so many tokens; uncut")
+        None, 0, 1_000_000, "read longer texts in windows that share so many tokens instead")
     max_train_samples: int | None = setting(
         None, 2, 10**9, "train on so many rows, drawn by the seed; all by default")
     lora_rank: int | None = setting(

@@ -89,9 +89,10 @@ def begin(out: Path, new: dict, resume: bool) -> dict: # the content of recipe.j
         return new
     old = read_json_file(path)
     here = {name: new[name] for name in ("versions", "threads", "device", "made_by")}
+    known = {**{f.name: f.default for f in fields(Recipe)}, **old} # of settings newer than the run
     for name in new:
-        if name in here or old.get(name) == new[name]: continue
-        differs = f"was begun with {name} = {str(old.get(name))[:80]}, now it is"
+        if name in here or known.get(name) == new[name]: continue
+        differs = f"was begun with {name} = {str(known.get(name))[:80]}, now it is"
         advice = "use the same settings, or force=True to start over"
         raise InputError(f"{out} – {differs} {str(new[name])[:80]} – {advice}")
     there = {name: old.get(name) for name in here}

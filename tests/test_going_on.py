@@ -187,3 +187,18 @@ def test_other_tasks_and_lora(first, tmp_path):
     wanted, found = (predict(run, TEXTS) for run in (first / "run", tmp_path / "second"))
     for one, other in zip(wanted, found):
         assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+
+
+def test_a_run_from_before_a_setting_was_there(first, tmp_path):
+    "It was made with what is the default now, and resumes."
+    shutil.copytree(first / "run", tmp_path / "old")
+    path = tmp_path / "old" / "recipe.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    newer = ("pair", "stride", "new_head")
+    path.write_text(json.dumps({k: v for k, v in told.items() if k not in newer}))
+    asked = {"data": first / "t.csv", "epochs": 1, "max_length": 16, "seed": 3}
+    with held_notes():
+        found = fine_tune(Recipe(**asked), tmp_path / "old", resume=True, progress=False)
+        assert found == json.loads((tmp_path / "old" / "metrics.json").read_text(encoding="utf-8"))
+        with pytest.raises(InputError, match="was begun with stride = None, now it is 4"):
+            fine_tune(Recipe(**asked, stride=4), tmp_path / "old", resume=True, progress=False)
