@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'one_at_a_time', 'SEVERAL', 'find_model', 'check_folder', 'read_config', 'quiet', 'reading', 'head_class',
-           'body_names', 'head_config', 'check_weights', 'check_finite', 'is_finite', 'checked', 'only_finite',
-           'while_writing', 'set_padding', 'longest_text', 'note_other_tokens', 'pads_aside']
+           'body_names', 'has_head', 'with_new_head', 'head_config', 'check_weights', 'check_finite', 'is_finite',
+           'checked', 'only_finite', 'while_writing', 'set_padding', 'longest_text', 'note_other_tokens', 'pads_aside']
 
 # %% ../nbs/c_loading.ipynb #dd2f530c
 import json
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from threading import RLock
 
@@ -23,6 +24,7 @@ from transformers.utils import logging
 from .download import PACKAGES, downloaded
 from .errors import InputError, note
 from .files import shipped
+from .recipe import model_folder
 from .tables import hub_access
 
 # %% ../nbs/c_loading.ipynb #ede90d77
@@ -35,12 +37,13 @@ TASKS = {"text-classification": AutoModelForSequenceClassification,
          "text-generation": AutoModelForCausalLM}
 
 def find_model(name: str) -> str: # a folder, or the hub id as given
-    """Where the model of that name lies. Raises InputError for a folder without a model or with one
-    that brings code, and for a model that isn't downloaded yet."""
+    """Where the model of that name lies; of a run, its own. Raises InputError for a folder without
+    a model or with one that brings code, and for a model that isn't downloaded yet."""
     name = str(name)
     if name in [folder.name for folder in shipped("models").iterdir() if folder.is_dir()]:
         return str(shipped("models") / name)
     if name in PACKAGES: return str(downloaded(name))
+    name = model_folder(name)
     path = Path(name)
     if path.is_dir(): check_folder(name, path)
     elif path.is_file(): raise InputError(f"{name} – is a file – give the folder of a model")
@@ -120,16 +123,29 @@ def body_names(kind: type, found) -> dict | None: # pattern -> replacement
     own, usual = (auto._model_mapping[type(found)].base_model_prefix for auto in (kind, AutoModel))
     return None if own == usual else {rf"^{usual}\.": f"{own}."}
 
+def has_head(found, kind: type) -> bool:
+    "Whether a checkpoint was saved with a head of that kind, which is then a trained one."
+    head = kind.__name__.removeprefix("AutoModel")
+    return any(head in a for a in found.architectures or [])
+
+def with_new_head(model: PreTrainedModel, kind: type, labels: list) -> PreTrainedModel:
+    "A model with the same body, under a new head for these classes."
+    config = deepcopy(model.config)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: i for i, name in enumerate(labels)}
+    other = kind.from_config(config, dtype=torch.float32)
+    other.base_model.load_state_dict(model.base_model.state_dict())
+    return other
+
 def head_config(name: str, found, labels: list, kind: type) -> dict:
     """Configuration of a head for these classes.
     Raises InputError if the checkpoint has a trained head for others."""
-    head = kind.__name__.removeprefix("AutoModel")
-    trained = any(head in a for a in found.architectures or [])
+    trained = has_head(found, kind)
     known = list(found.id2label.values())
     if trained and set(known) != set(labels):
         theirs, ours = ", ".join(known)[:100], ", ".join(labels)[:100]
         raise InputError(f"{name} – its head was trained for {theirs}, the data have {ours} – "
-                         "use data with those labels, or the model it was made from")
+                         "use data with those labels, or pass new_head=True for a new one")
     names = known if trained else labels
     return {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
 

@@ -14,15 +14,17 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .errors import InputError
-from .loading import (SEVERAL, TASKS, body_names, check_weights, find_model, head_class,
-                                head_config, pads_aside, reading, set_padding)
+from .loading import (
+    SEVERAL, TASKS, body_names, check_weights, find_model, has_head, head_class, head_config,
+    pads_aside, reading, set_padding, with_new_head)
 
 # %% ../nbs/03_models.ipynb #72054248
 def load(
-    name: str, # tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a folder, or a hub id such as gpt2
+    name: str, # tiny-gpt2, tiny-bert, tiny-t5, smollm2, minilm, a run, a folder, or a hub id
     task: str = "text-classification", # as the transformers pipelines call it
     labels: list | None = None, # names of the classes, in their order
     seed: int = 0, # of the new head's weights
+    new_head: bool = False, # also on a checkpoint that has one for labels
     **config, # further fields of the model's configuration, such as resid_pdrop
 ) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase)
     """A pre-trained model with a head for the task, and its tokenizer.
@@ -35,11 +37,13 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         found = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         kind = head_class(name, task, found)
-        if labels: config.update(head_config(name, found, labels, kind))
         if task == "multi-label-classification": config.update(SEVERAL)
+        replaced = bool(labels) and new_head and has_head(found, kind)
+        if labels and not replaced: config.update(head_config(name, found, labels, kind))
         model, info = kind.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
             key_mapping=body_names(kind, found), output_loading_info=True, **config)
+        if replaced: model = with_new_head(model, kind, labels)
     check_weights(name, model, info)
     set_padding(name, model, tokenizer)
     if kind is TASKS["text-classification"] and not hasattr(model, "score"):

@@ -32,7 +32,7 @@ from .data import fingerprint
 from .errors import InputError
 from .evaluation import wilson_interval
 from .files import (
-    check_log, check_new_file, find_file, is_file, write_atomically, writing)
+    check_log, check_new_file, find_file, is_file, read_json_file, write_atomically, writing)
 from .packed import body_of
 from .pretraining import read_texts
 from .recipe import check_run, read_recipe
@@ -443,9 +443,10 @@ def reference_of_run(run) -> tuple: # (reference, model, tokenizer, recipe)
 
 def texts_of(run, path) -> list:
     "The texts of a file; of a table for a run that reads pairs, both columns. InputError for none."
-    recipe = read_recipe(run, tasks=TASKS)
     as_table = Path(path).suffix.lower() not in (".txt", ".md", "")
-    if not (recipe["pair"] and as_table): return read_texts(path)
+    pair = read_json_file(Path(run, "recipe.json")).get("pair")
+    if not (pair and as_table): return read_texts(path)
+    recipe = read_recipe(run, tasks=TASKS)
     form = recipe["encoding"], recipe["delimiter"], recipe["header"]
     table = pd.DataFrame([row for _, row in read_rows(path, *form)])
     return table_texts(table, recipe, None, str(path)).tolist()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'WINDOWS_USE', 'PAIR_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD',
            'FOLDS_CARD', 'record', 'environment', 'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'no_use',
-           'stopping', 'weighted', 'prepare', 'features_of', 'way_of_reading', 'within_reach', 'draw_rows',
+           'stopping', 'weighted', 'prepare', 'note_head', 'features_of', 'way_of_reading', 'within_reach', 'draw_rows',
            'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
            'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
            'reorder', 'with_slices', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
@@ -45,12 +45,12 @@ from course_lib.files import (
     exists, find_file, is_file, is_hub_name, read_json_file, write_atomically, write_json,
     writing)
 from .folds import fold_split, pool
-from .loading import checked, quiet
+from .loading import checked, has_head, head_class, quiet
 from .metrics import class_report
 from .models import body_linears, load, read_by_head, set_dropout
 from .recipe import (
-    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_pairs, check_texts, inputs_of,
-    read_metrics, read_recipe, unknown)
+    LEARNING_RATES, PRESETS, Recipe, Settings, check_folder, check_pairs, check_texts, first_model,
+    inputs_of, read_metrics, read_recipe, run_of, unknown)
 from .show import figure_png
 from .tables import (
     find_columns, join_texts, leave_out_rejected, plain_row, read_hub, read_rows, read_table)
@@ -92,9 +92,10 @@ def begin(out: Path, new: dict, resume: bool) -> dict: # the content of recipe.j
         return new
     old = read_json_file(path)
     here = {name: new[name] for name in ("versions", "threads", "device", "made_by")}
+    known = {**{f.name: f.default for f in fields(Recipe)}, **old} # of settings newer than the run
     for name in new:
-        if name in here or old.get(name) == new[name]: continue
-        differs = f"was begun with {name} = {str(old.get(name))[:80]}, now it is"
+        if name in here or known.get(name) == new[name]: continue
+        differs = f"was begun with {name} = {str(known.get(name))[:80]}, now it is"
         advice = "use the same settings, or force=True to start over"
         raise InputError(f"{out} – {differs} {str(new[name])[:80]} – {advice}")
     there = {name: old.get(name) for name in here}
@@ -187,12 +188,19 @@ def prepare(recipe: Recipe) -> tuple: # (splits, model, tokenizer)
     asked = run_task(recipe.task)
     splits = asked.read(asdict(recipe))
     names = list(asked.classes(splits["train"])) or None
-    model, tokenizer = load(recipe.model, recipe.task, names, recipe.seed)
+    model, tokenizer = load(recipe.model, recipe.task, names, recipe.seed, recipe.new_head)
+    if names and not recipe.new_head: note_head(model, recipe.task)
     if recipe.dropout is not None: set_dropout(model, recipe.dropout)
     splits = asked.match(splits, list(model.config.id2label.values()))
     splits["train"] = draw_rows(splits["train"], asdict(recipe))
     if recipe.lora_rank: model = add_peft_lora(model, recipe.lora_rank, recipe.seed)
     return splits, model, tokenizer
+
+def note_head(model, task: str) -> None:
+    "Say that a model goes on with the head that it has."
+    if not has_head(model.config, head_class("", task, model.config)): return
+    names = ", ".join(model.config.id2label.values())
+    note(f"the model has a trained head for {names[:200]}, which is trained further")
 
 def features_of(splits: DatasetDict, tokenizer, recipe: dict) -> DatasetDict:
     "What the model of a run reads of some rows."
@@ -480,10 +488,10 @@ def compare_verdict(found: dict) -> str: # a sentence
 def classify_texts(model, tokenizer, recipe: dict, texts: list, batch_size: int) -> list:
     "Labels and probabilities for texts, in their order; InputError for one that is no pair."
     longest = min(recipe["max_length"], tokenizer.model_max_length)
-    columns = encode(texts, tokenizer, longest, **way_of_reading(recipe))
+    way = way_of_reading(recipe)
+    columns = encode(texts, tokenizer, longest, **way)
     windows = len(columns["row"]) if "row" in columns else None
-    lengths = first_lengths(columns)
-    note_lengths(texts, lengths, tokenizer, longest, recipe.get("pair"), windows)
+    note_lengths(texts, first_lengths(columns), tokenizer, longest, "pair" in way, windows)
     rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
     logits = checked(text_logits(model, rows, batch_size))
     names = model.config.id2label
@@ -731,7 +739,8 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
     images = [f"![{alt}]({name}.png)" for name, alt in pictures.items()]
     return CARD.format(**{
         **recipe, **recipe["parameters"], **texts, "n": metrics["n"], "split": metrics["split"],
-        "head": head, "model": Path(recipe["model"]).name, "data": Path(recipe["data"]).name,
+        "head": head, "model": Path(run_of(recipe["model"]) or recipe["model"]).name,
+        "data": Path(recipe["data"]).name,
         "scores": score_table(metrics), "pictures": "\n".join(images), "rows": ", ".join(rows),
         "tokens": history["tokens"].max(), "kept": describe_kept(recipe["kept"]),
         "epochs": "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs",
@@ -739,6 +748,7 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
 
 def base_of(model: str) -> dict: # base_model and license, as the head of a card has them
     "Which model of the hub a run began with, if it was one; the tiny ones are the course's own."
+    model = first_model(model)
     if model in PACKAGES:
         return {"base_model": PACKAGES[model].original, "license": PACKAGES[model].licence}
     return {} if model in LEARNING_RATES or exists(model) else {"base_model": model}

@@ -408,7 +408,8 @@ def test_a_run_in_windows(windows_run, tmp_path):
     "Training, validation, test, evaluate and predict: a text has one answer."
     folder, table, notes = windows_run
     assert any("became" in text for text in notes) and not any("are cut" in text for text in notes)
-    recipe, metrics = read_recipe(folder), json.loads((folder / "metrics.json").read_text())
+    recipe = read_recipe(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert recipe["stride"] == 4 and metrics["n"] == recipe["rows"]["test"]
     splits = known_splits(recipe)
     model, tokenizer, _ = load_run(folder)

@@ -30,6 +30,7 @@ def place(tmp_path_factory):
     reviews.tail(120).to_csv(folder / "new.csv", index=False)
     few = reviews.head(40)
     few.to_csv(folder / "few.csv", index=False)
+    few.to_csv(folder / "more.csv", index=False)
     few.assign(premise="A review.", hypothesis=few["text"])[["premise", "hypothesis", "label"]
         ].to_csv(folder / "pairs.csv", index=False)
     few.assign(text=8 * (few["text"] + " ")).to_csv(folder / "reports.csv", index=False)
