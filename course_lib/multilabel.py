@@ -428,7 +428,7 @@ def plot_thresholds(truth: np.ndarray, found: Judged) -> Figure:
     ax.axvline(0.5, color="0.4", lw=1, ls=":", label="0.5")
     ax.set(xlabel="threshold (probability)", ylabel="F1", ylim=(0, 1.02),
            title=f"F1 against the threshold, n = {len(truth):,}")
-    ax.legend(loc="lower center")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4, frameon=False, fontsize=8)
     return fig
 
 # %% ../nbs/12_multilabel.ipynb #73064fa3
