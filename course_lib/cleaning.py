@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['SMALL_WORDS', 'SCRIPTS', 'END_MARKS', 'NO_END_MARKS', 'QUOTES', 'TAG', 'SUSPICIONS', 'REPAIRS', 'CONTRACTIONS',
            'PAGE', 'read_again', 'repair_encoding', 'as_windows', 'language', 'shouts', 'damaged', 'holds',
-           'no_end_mark', 'find_defects', 'find_copies', 'labels_of', 'find_strangers', 'doubt_labels', 'word_counts',
-           'strip_markup', 'drop_links', 'squeeze', 'expand_contractions', 'drop_punctuation', 'drop_stop_words',
-           'clean', 'reasons_to_drop', 'near_groups', 'plot_audit', 'unit_of', 'data_report', 'suspicions', 'fill_page',
-           'median_length', 'doubtful']
+           'no_end_mark', 'find_defects', 'find_copies', 'contradictory', 'find_strangers', 'doubt_labels',
+           'word_counts', 'strip_markup', 'drop_links', 'squeeze', 'expand_contractions', 'drop_punctuation',
+           'drop_stop_words', 'clean', 'reasons_to_drop', 'near_groups', 'plot_audit', 'unit_of', 'data_report',
+           'suspicions', 'fill_page', 'median_length', 'doubtful']
 
 # %% ../nbs/01_cleaning.ipynb #63f91fc8
 import base64, html, re, unicodedata
@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
 
-from .data import (
-    WORD, audit, length, length_unit, near_duplicates, text_key, together, without_spaces)
+from course_lib.data import (
+    WORD, audit, first_copies, length, length_unit, near_duplicates, text_key, together,
+    without_spaces)
 from .errors import InputError
 from .show import figure_png, new_figure
 
@@ -111,10 +112,10 @@ SUSPICIONS = {
 def find_defects(dataset: Dataset, # with `text` and a ClassLabel `label`
                 ) -> pd.DataFrame: # row, defect, text
     "What looks wrong in a table: one line for each row and suspicion. A row can have several."
-    texts, labels = dataset["text"][:], dataset["label"][:]
-    keys = [text_key(t) for t in texts]
-    alone = [(i, name) for i, t in enumerate(texts) for name, sees in SUSPICIONS.items() if sees(t)]
     near = near_duplicates({"all": dataset})
+    texts, labels = dataset["text"][:], dataset["label"][:]
+    alone = [(i, name) for i, t in enumerate(texts) for name, sees in SUSPICIONS.items() if sees(t)]
+    keys = first_copies(texts)
     pairs = zip(near["row_a"], near["row_b"])
     variants = [(int(b), "near copy") for a, b in pairs if keys[a] != keys[b]]
     found = {*alone, *variants, *find_copies(keys, labels), *find_strangers(texts)}
@@ -122,18 +123,17 @@ def find_defects(dataset: Dataset, # with `text` and a ClassLabel `label`
     return pd.DataFrame({"row": [i for i, _ in rows], "defect": [d for _, d in rows],
                          "text": [texts[i] for i, _ in rows]})
 
-def find_copies(keys: list, labels: list) -> list: # of (row, defect)
+def find_copies(keys: list, # for each text the place of its first copy
+                labels: list) -> list: # of (row, defect)
     "Rows whose text was there before, and texts that have more than one label."
-    given = labels_of(keys, labels)
-    first = {}
-    copies = [(i, "copy") for i, key in enumerate(keys) if first.setdefault(key, i) != i]
-    return copies + [(i, "two labels") for i, key in enumerate(keys) if len(given[key]) > 1]
+    several = contradictory(keys, labels)
+    copies = [(i, "copy") for i, key in enumerate(keys) if key != i]
+    return copies + [(i, "two labels") for i, key in enumerate(keys) if key in several]
 
-def labels_of(keys: list, labels: list) -> dict: # text -> set of labels
-    "The labels that each text comes with."
-    given = {}
-    for key, label in zip(keys, labels): given.setdefault(key, set()).add(label)
-    return given
+def contradictory(keys: list, labels: list) -> set: # of keys
+    "The texts that come with more than one label."
+    first = {}
+    return {key for key, label in zip(keys, labels) if first.setdefault(key, label) != label}
 
 # %% ../nbs/01_cleaning.ipynb #ff44ee04
 def find_strangers(texts: list) -> list: # of (row, defect)
@@ -239,11 +239,11 @@ def clean(dataset: Dataset, # with `text` and a ClassLabel `label`
 
 def reasons_to_drop(keys: list, labels: list) -> list: # of strings; empty for a row that stays
     "Why a row is taken out; of several copies the first stays."
-    given = labels_of(keys, labels)
+    several = contradictory(keys, labels)
     seen, reasons = set(), []
     for key in keys:
         if not re.search(r"\w", key): reasons.append("empty")
-        elif len(given[key]) > 1: reasons.append("two labels")
+        elif key in several: reasons.append("two labels")
         else: reasons.append("copy" if key in seen else "")
         seen.add(key)
     return reasons
@@ -317,9 +317,9 @@ def data_report(splits: DatasetDict, # with `text` and a ClassLabel `label`
 
 def suspicions(splits: DatasetDict) -> pd.DataFrame: # row, defect, text, split
     "What looks wrong in each split and between two of them."
-    parts = [find_defects(part).assign(split=s) for s, part in splits.items()]
     near = near_duplicates(splits)
     near = near[near["split_a"] != near["split_b"]].drop_duplicates(["split_b", "row_b"])
+    parts = [find_defects(part).assign(split=s) for s, part in splits.items()]
     texts = [splits[s]["text"][row] for s, row in zip(near["split_b"], near["row_b"])]
     across = pd.DataFrame({"row": near["row_b"], "defect": "near copy in another split",
                            "text": texts, "split": near["split_b"]})

@@ -26,6 +26,7 @@ from urllib.request import getproxies
 
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 from huggingface_hub import constants
 
@@ -489,6 +490,7 @@ def to_dataset(rows: list, # of pairs (place, {column: value})
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
     texts, label = find_columns(columns, text, label, name)
     found, values, places = take_columns(rows, texts, label, labels, problems)
+    del rows # they take much more memory than what was found in them
     if not found: raise InputError(f"{name} – {problems[0] if problems else 'has no usable row'}")
     same = {v: v for v in labels} if labels else one_spelling(Counter(values), name)
     values = [same[v] for v in values]
@@ -497,7 +499,8 @@ def to_dataset(rows: list, # of pairs (place, {column: value})
     numbers = {label: i for i, label in enumerate(names)}
     features = Features(text=Value("string"), label=ClassLabel(names=names))
     own = {"text": found, "label": [numbers[v] for v in values]}
-    return Dataset.from_dict(own, features=features)
+    table = InMemoryTable.from_pydict(own, schema=features.arrow_schema)
+    return Dataset(table, fingerprint=generate_random_fingerprint()) # a hash needs a copy
 
 def take_columns(rows: list, texts: list, label: str, labels: list | None,
                  problems: list | None) -> tuple: # (texts, labels, {label: first place})
@@ -599,8 +602,8 @@ def read_table(path, # as for `read_rows`
                problems: list | None = None, # to collect what is wrong instead of raising it
               ) -> Dataset: # with `text` and a ClassLabel `label`
     "A file as texts and classes; raises InputError with file, row, column and what to do."
-    rows = read_rows(path, encoding, delimiter, header, problems)
-    return to_dataset(rows, str(path), text, label, labels, problems)
+    return to_dataset(read_rows(path, encoding, delimiter, header, problems), str(path),
+                      text, label, labels, problems)
 
 # %% ../nbs/c_tables.ipynb #e3e6e826
 def hub_answers(timeout: float = 3.0, # seconds

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from audit_large import audit as run_audit, check, write_table
 from datasets import ClassLabel, Dataset, Features, Value
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -213,3 +214,12 @@ def test_doubt_needs_two_classes():
     one = reviews("thai", 20)
     one = Dataset.from_dict({"text": one["text"][:], "label": [0] * 20}, features=one.features)
     with pytest.raises(InputError, match="one class only"): doubt_labels(one)
+
+
+@pytest.mark.slow
+def test_a_large_table_takes_little_memory(tmp_path):
+    "A hundredth of what tests/audit_large.py does: the libraries, and two kilobytes a row."
+    readable = write_table(tmp_path / "a.csv", 10_000)
+    found, memory, seconds = run_audit(tmp_path / "a.csv")
+    check(found, 10_000, readable)
+    assert memory < 600e6 and seconds < 60
