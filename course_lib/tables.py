@@ -65,11 +65,11 @@ def read_text(path, # the file
     kind = next((what for start, what in MAGIC.items() if raw.lstrip().startswith(start)), None)
     if kind and encoding is None: raise InputError(f"{path} – is {kind}")
     try: text = raw.decode(encoding or "utf-8-sig")
-    except LookupError:
-        problem = f"{path} – no encoding is called {encoding!r} – try utf-8 or cp1252"
-        raise InputError(problem) from None
     except UnicodeError as e:
         raise InputError(encoding_problem(path, raw, encoding, getattr(e, "start", 0))) from None
+    except (LookupError, ValueError): # the second: a zero byte in the name
+        problem = f"{path} – no encoding is called {encoding!r} – try utf-8 or cp1252"
+        raise InputError(problem) from None
     if "\0" in text:
         line = text[:text.index("\0")].count("\n") + 1
         raise InputError(f"{path}:{line} – holds a zero byte – it is not a text file")
@@ -499,13 +499,14 @@ def to_dataset(rows: list, # of pairs (place, {column: value})
               ) -> Dataset: # with `text` and a ClassLabel `label`
     "Texts and classes; raises InputError with every row that lacks one or has an unknown label."
     rows = leave_out_rejected(rows, name, label)
-    if not rows: raise InputError(f"{name} – has no rows below the header – nothing to learn from")
+    if not rows: complain(problems or [f"{name} – has no rows below the header – add some"], None)
     rows = [(place, plain_row(row)) for place, row in rows]
     columns = list(dict.fromkeys(column for _, row in rows for column in row))
+    if not columns: raise InputError(f"{name} – has no columns – give each row text and label")
     texts, label = find_columns(columns, text, label, name, pair)
     found, values, places = take_columns(rows, texts, label, labels, problems, pair)
     del rows # they take much more memory than what was found in them
-    if not found: raise InputError(f"{name} – {problems[0] if problems else 'has no usable row'}")
+    if not found: complain(problems or [f"{name} – has no usable row – add some"], None)
     same = {v: v for v in labels} if labels else one_spelling(Counter(values), name)
     values = [same[v] for v in values]
     names = labels or label_names(Counter(values), places, name, problems)

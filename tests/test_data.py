@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from strategies import ENDINGS, raw_tables, read_any
 
 from course_lib.data import audit, fingerprint, load_data, near_duplicates, split, text_key
 from course_lib.errors import InputError
@@ -142,27 +143,11 @@ def test_labels_can_be_declared(tmp_path):
     assert read_table(write(tmp_path, "b.csv", both), labels=["us", "US"])["label"][:] == [0, 1]
 
 
-def as_bytes(text): return text.encode("utf-8", "surrogatepass")
-def as_table(rows): return pd.DataFrame(rows, columns=["text", "label"]).to_csv(index=False)
-
-
-anything = st.binary(max_size=200)
-like_a_file = st.text(alphabet='text,label\n\r"\t;[]{}:x1é\0\ud800', max_size=120).map(as_bytes)
-cells = st.lists(st.tuples(st.text(max_size=8), st.text(max_size=3)))
-whole_tables = cells.map(lambda rows: as_table(rows).encode("utf-8", "replace"))
-
-
-@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ENDINGS)
 @settings(max_examples=150, deadline=None)
-@given(raw=st.one_of(anything, like_a_file, whole_tables))
+@given(raw=raw_tables)
 def test_any_bytes_give_a_data_set_or_one_clear_error(tmp_path_factory, ending, raw):
-    path = tmp_path_factory.mktemp("any") / f"a.{ending}"
-    path.write_bytes(raw)
-    try: table = read_table(path)
-    except InputError as e: assert "\n" not in str(e)
-    else:
-        assert len(table) and set(table.features) == {"text", "label"}
-        assert all(t.strip() for t in table["text"])
+    read_any(tmp_path_factory.mktemp("any"), (ending, raw))
 
 
 short_texts = st.text("ab ", min_size=1, max_size=4).filter(str.strip)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from strategies import RECIPES, SCORES
 
 from course_lib.cli import main
 from course_lib.errors import InputError
@@ -234,14 +235,7 @@ def test_every_command_refuses_a_recipe_that_is_none(home, edited, monkeypatch, 
     assert contents(home) == before
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-                    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=8), x),
-                    max_leaves=6)
-FIELDS = st.sampled_from(["task", "classes", "max_length", "data", "seed", "labels", "rows",
-                          "fingerprints", "opened", "max_train_samples", "text", "kept"])
-
-
-@given(st.dictionaries(FIELDS, JSON, min_size=1, max_size=3))
+@given(RECIPES)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_recipe_is_read_or_refused(edited, fields):
     run = edited(**fields)
@@ -250,8 +244,7 @@ def test_any_recipe_is_read_or_refused(edited, fields):
     known_splits({**recipe, "made_by": "somebody"})
 
 
-@given(st.dictionaries(st.sampled_from(["split", "n", "metrics", "baselines", "slices",
-                                        "best_baseline"]), JSON, min_size=1, max_size=3))
+@given(SCORES)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_scores_are_read_or_refused(home, tmp_path, fields):
     good = json.loads((home / "run/metrics.json").read_text())
