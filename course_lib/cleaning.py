@@ -331,9 +331,8 @@ def fill_page(splits: DatasetDict, name: str, found: pd.DataFrame, counts: pd.Da
     "The page as HTML."
     names = splits["train"].features["label"].names
     columns = ["defect", "split", "row", "text"]
-    short = found.assign(text=[text[:160] for text in found["text"]])
-    examples = short.groupby("defect").head(3)
-    examples = examples.sort_values(["defect", "split", "row"])[columns]
+    examples = found.groupby("defect").head(3).sort_values(["defect", "split", "row"])[columns]
+    examples["text"] = [text[:160] for text in examples["text"]]
     doubts = doubtful(splits["train"])
     doubts["label"] = [names[y] for y in doubts["label"]]
     unit = unit_of(splits)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['MARKS', 'WORD', 'UNSPACED', 'PAIR', 'RUNS', 'MOST_PAIRS', 'without_spaces', 'pieces', 'length', 'length_unit',
            'text_key', 'first_copies', 'audit', 'audit_part', 'word_runs', 'near_duplicates', 'run_numbers',
-           'keep_only', 'in_lists', 'similar_sets', 'together', 'split', 'classes_of', 'take_share', 'too_few',
-           'fingerprint', 'load_data', 'resplit', 'note_parts', 'note_seen', 'load_to_audit']
+           'keep_only', 'in_lists', 'Holders', 'similar_sets', 'together', 'split', 'classes_of', 'take_share',
+           'too_few', 'fingerprint', 'load_data', 'resplit', 'note_parts', 'note_seen', 'load_to_audit']
 
 # %% ../nbs/01_data.ipynb #b3ad538a
 import hashlib, json, math, random, re, unicodedata
+from array import array
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -145,11 +146,34 @@ def in_lists(splits: dict, n: int = 10_000): # yields lists of texts
 # %% ../nbs/01_data.ipynb #2bf81d53
 MOST_PAIRS = 10 # of a row
 
+class Holders:
+    "Which sets hold a member: chains of entries in arrays, since there may be millions of them."
+    def __init__(self, members: int):
+        self.last = array("i", [-1]) * members # the last entry of each member
+        self.sets, self.before = array("i"), array("i") # of each entry: a set, the entry before
+
+    def add(self, member: int, i: int) -> None:
+        "Note that set `i` holds a member."
+        self.before.append(self.last[member])
+        self.last[member] = len(self.sets)
+        self.sets.append(i)
+
+    def latest(self, member: int) -> list: # of sets
+        "The last `MOST_PAIRS` sets that hold a member."
+        found = []
+        entry = self.last[member]
+        while entry >= 0 and len(found) < MOST_PAIRS:
+            found.append(self.sets[entry])
+            entry = self.before[entry]
+        return found[::-1]
+
 def similar_sets(numbers: np.ndarray, begins: np.ndarray, # sorted members, where each set begins
                  sizes: np.ndarray, # of the sets, with the members that no other set has
                  threshold: float) -> list: # of (earlier set, set, Jaccard index)
     "Pairs of sets with at least that Jaccard index, found by their rarest common members."
-    first, holders, found = {}, defaultdict(list), []
+    first = {}
+    found = []
+    holders = Holders(int(numbers.max(initial=-1)) + 1)
     for i, size in enumerate(sizes.tolist()):
         own = numbers[begins[i]:begins[i + 1]]
         copy = first.setdefault(own.tobytes(), i) if len(own) == size else i
@@ -157,13 +181,13 @@ def similar_sets(numbers: np.ndarray, begins: np.ndarray, # sorted members, wher
             found.append((copy, i, 1.0))
             continue
         rare = own[:max(0, len(own) - math.ceil(threshold * size) + 1)].tolist()
-        near = Counter(j for number in rare for j in holders[number][-MOST_PAIRS:])
+        near = Counter(j for number in rare for j in holders.latest(number))
         members = set(own.tolist()) if near else ()
         for j, _ in near.most_common(MOST_PAIRS):
             common = len(members.intersection(numbers[begins[j]:begins[j + 1]].tolist()))
             similarity = common / (size + int(sizes[j]) - common)
             if similarity >= threshold: found.append((j, i, similarity))
-        for number in rare: holders[number].append(i)
+        for number in rare: holders.add(number, i)
     return found
 
 # %% ../nbs/01_data.ipynb #51729fbd

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LEARNING_RATES', 'WITH_CLASSES', 'PRESETS', 'RUN_FILES', 'RECORDED', 'setting', 'Settings', 'check_settings',
-           'check_field', 'check_names', 'unknown', 'check_folds', 'Recipe', 'check_reading', 'check_data',
-           'check_inputs', 'check_texts', 'check_pairs', 'check_folder', 'inputs_of', 'check_run', 'model_folder',
-           'run_of', 'first_model', 'read_recipe', 'check_plain', 'bad_field', 'counts', 'fingerprints', 'Score',
-           'read_metrics', 'check_scores']
+           'check_field', 'check_names', 'unknown', 'check_run', 'model_folder', 'run_of', 'first_model', 'check_folds',
+           'Recipe', 'check_reading', 'check_data', 'check_inputs', 'check_texts', 'check_pairs', 'check_folder',
+           'inputs_of', 'read_recipe', 'check_plain', 'bad_field', 'counts', 'fingerprints', 'Score', 'read_metrics',
+           'check_scores']
 
 # %% ../nbs/c_recipe.ipynb #29cc0921
 import re
@@ -88,6 +88,39 @@ def unknown(name: str, value: str, known) -> InputError:
     "The error for a name that isn't one of those that are known."
     said = f"{name} {value!r:.80} – is not known"
     return InputError(f"{said} – it can be {', '.join(known)}")
+
+# %% ../nbs/c_recipe.ipynb #59287430
+def check_run(run) -> None:
+    "Raise InputError for a folder that holds no finished run."
+    if not is_file(Path(run) / "recipe.json"):
+        advice = "give the folder that a run was written to"
+        raise InputError(f"{run} – is no run folder (it has no recipe.json) – {advice}")
+    if is_folder(Path(run) / "fold-1"):
+        advice = "give one of the folders in it, or train once more on all rows, without folds"
+        raise InputError(f"{run} – is a cross-validation, which has no model of its own – {advice}")
+    if not is_folder(Path(run) / "model"):
+        raise InputError(f"{run} – has no model yet – the run was cut off; resume it first")
+
+# %% ../nbs/c_recipe.ipynb #5f371f90
+def model_folder(name: str) -> str:
+    "Of a run its folder `model`, InputError if it has none yet; any other name as it is."
+    if not is_file(Path(name) / "recipe.json") or is_file(Path(name) / "config.json"): return name
+    check_run(name)
+    return str(Path(name) / "model")
+
+def run_of(model: str) -> Path | None:
+    "The run whose model lies in that folder, if it is one's."
+    folder = Path(model)
+    known = folder.name == "model" and is_file(folder.parent / "recipe.json")
+    return folder.parent if known else None
+
+def first_model(name: str) -> str: # a name, a folder or a hub id
+    "What a model was made from in the beginning, if runs that lie here have trained it further."
+    seen = set()
+    while (run := run_of(name)) and name not in seen:
+        seen.add(name)
+        name = str(read_json_file(run / "recipe.json").get("model"))
+    return name
 
 # %% ../nbs/c_recipe.ipynb #b8e1ff68
 def check_folds(recipe) -> None:
@@ -236,39 +269,6 @@ def inputs_of(recipe: Recipe) -> list: # of paths
     "The files and folders that a recipe reads; names of shipped tables and models are none."
     named = (recipe.data, recipe.validation, recipe.test, recipe.model)
     return [name for name in named if name and Path(name).is_absolute()]
-
-# %% ../nbs/c_recipe.ipynb #59287430
-def check_run(run) -> None:
-    "Raise InputError for a folder that holds no finished run."
-    if not is_file(Path(run) / "recipe.json"):
-        advice = "give the folder that a run was written to"
-        raise InputError(f"{run} – is no run folder (it has no recipe.json) – {advice}")
-    if is_folder(Path(run) / "fold-1"):
-        advice = "give one of the folders in it, or train once more on all rows, without folds"
-        raise InputError(f"{run} – is a cross-validation, which has no model of its own – {advice}")
-    if not is_folder(Path(run) / "model"):
-        raise InputError(f"{run} – has no model yet – the run was cut off; resume it first")
-
-# %% ../nbs/c_recipe.ipynb #5f371f90
-def model_folder(name: str) -> str:
-    "Of a run its folder `model`, InputError if it has none yet; any other name as it is."
-    if not is_file(Path(name) / "recipe.json") or is_file(Path(name) / "config.json"): return name
-    check_run(name)
-    return str(Path(name) / "model")
-
-def run_of(model: str) -> Path | None:
-    "The run whose model lies in that folder, if it is one's."
-    folder = Path(model)
-    known = folder.name == "model" and is_file(folder.parent / "recipe.json")
-    return folder.parent if known else None
-
-def first_model(name: str) -> str: # a name, a folder or a hub id
-    "What a model was made from in the beginning, if runs that lie here have trained it further."
-    seen = set()
-    while (run := run_of(name)) and name not in seen:
-        seen.add(name)
-        name = str(read_json_file(run / "recipe.json").get("model"))
-    return name
 
 # %% ../nbs/c_recipe.ipynb #61c087a4
 def read_recipe(run, needed: tuple = ("task", "classes", "max_length"),
