@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -68,16 +67,24 @@ def write_table(path, n, seed=0): # the number of rows that an audit can read
     return readable
 
 
+# a small process between: of a child, the system also counts the memory of its parent
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
 def audit(path): # (what it prints as JSON, bytes at the peak, seconds of processor time)
     "Run `course audit` in a process of its own."
     command = [sys.executable, "-m", "course_lib", "audit", "--data", str(path), "--json",
                "--out", f"{path}.html", "--force"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    done = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True,
+                          text=True, check=True)
+    memory, seconds = done.stderr.splitlines()[-1].split()
     unit = 1 if sys.platform == "darwin" else 1024
-    return json.loads(done.stdout), after.ru_maxrss * unit, seconds
+    return json.loads(done.stdout), int(memory) * unit, float(seconds)
 
 
 def check(found, rows, readable): # what was found of each planted fault
@@ -94,7 +101,7 @@ def check(found, rows, readable): # what was found of each planted fault
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="in thousands")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="how many")
     parser.add_argument("--folder", type=Path, help="where the table is kept")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as other:

@@ -593,7 +593,7 @@ def test_a_test_file_with_a_label_of_its_own_is_refused_before_anything_is_writt
 
 @pytest.mark.parametrize("more, wanted", [
     (["--task", "summarization"], "isn't about labels of whole texts, --multi-label is"),
-    (["--class-weight", "balanced"], "class-weight – weighs the labels of whole texts"),
+    (["--class-weight", "balanced"], "class-weight – has no use in multi-label-classification"),
     (["--metric-for-best-model", "accuracy"], "it can be loss, micro_f1"),
     (["--label", "id"], "has no rows, since each label has too few texts to share them out"),
     (["--label", "nowhere"], "no column 'nowhere'")])
