@@ -477,7 +477,7 @@ def plot_errors(table: pd.DataFrame, # as from `count_errors`
     ax.axvline(0, color="0.2", lw=1)
     ax.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
     ax.set(xlabel="entities (left of 0: found where there is none)", ylabel="type",
-           title=f"What became of {table[KINDS[:5]].sum(axis=None)} entities")
+           title=f"What became of {table[KINDS[:5]].to_numpy().sum()} entities")
     fig.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8, columnspacing=1.0)
     return fig
 
