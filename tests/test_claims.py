@@ -347,6 +347,7 @@ def test_the_winner_on_one_half_was_lucky():
     assert -2.5 * sd < winner < -sd    # expected: 1.54 standard deviations up, then back to usual
 
 
+@pytest.mark.slow
 def test_the_shipped_ledger_is_what_its_runs_say():
     ledger = pd.read_csv(shipped("claims.csv"))
     runs = Runs(shipped("none"))
@@ -383,6 +384,7 @@ def own_ledger(tmp_path):
 def checked(folder): return CliRunner().invoke(app, ["claims", "--check", "--out", str(folder)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column, new", [
     ("effect", 9.0), ("values", "1 2 3 4 5"), ("word", "helps"), ("first", 99.0),
     ("verdict", "borne out"), ("q", 0.5)])
@@ -399,6 +401,7 @@ def test_a_changed_line_is_found(own_ledger, column, new):
     assert len(lines) == 1
 
 
+@pytest.mark.slow
 def test_a_claim_alone_loses_no_other_runs(own_ledger):
     "Those of other claims stay in the packed file, but not those that nothing asks for."
     before = unpacked(own_ledger / PACKED)
