@@ -130,7 +130,8 @@ def check_folds(recipe) -> None:
         advice = "leave out validation=FILE and test=FILE"
         raise InputError(f"folds {folds} – the test rows are taken from the data – {advice}")
     if not fold or (folds and fold <= folds): return
-    raise InputError(f"fold {fold} – of {folds or 0} folds there is none – give folds too")
+    advice = f"give one from 1 to {folds}" if folds else "give folds too"
+    raise InputError(f"fold {fold} – there is no such fold – {advice}")
 
 # %% ../nbs/c_recipe.ipynb #4f788ea5
 # of models that want another learning rate than the default

@@ -87,7 +87,7 @@ def test_the_pooled_interval_is_that_of_a_weighted_mean():
 
 
 @pytest.mark.parametrize("wrong, says", [
-    ({"fold": 2}, "give folds too"), ({"folds": 2, "fold": 3}, "there is none"),
+    ({"fold": 2}, "give folds too"), ({"folds": 2, "fold": 3}, "give one from 1 to 2"),
     ({"folds": 1}, "not between 2 and 100"), ({"folds": 2, "test": "x.csv"}, "leave out"),
     ({"folds": 2, "validation": "x.csv"}, "leave out")])
 def test_a_fold_that_cannot_be_is_refused(wrong, says):
