@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'WORD', 'UNSPACED', 'PAIR', 'RUNS', 'MOST_PAIRS', 'without_spaces', 'pieces', 'length', 'length_unit',
-           'text_key', 'first_copies', 'audit', 'audit_part', 'word_runs', 'near_duplicates', 'run_numbers',
-           'keep_only', 'in_lists', 'Holders', 'similar_sets', 'together', 'split', 'classes_of', 'take_share',
-           'too_few', 'fingerprint', 'load_data', 'resplit', 'note_parts', 'note_seen', 'load_to_audit']
+           'text_key', 'key_digest', 'first_copies', 'audit', 'audit_part', 'word_runs', 'near_duplicates',
+           'run_numbers', 'keep_only', 'in_lists', 'Holders', 'similar_sets', 'together', 'split', 'classes_of',
+           'take_share', 'too_few', 'fingerprint', 'load_data', 'resplit', 'note_parts', 'note_seen', 'load_to_audit']
 
 # %% ../nbs/01_data.ipynb #b3ad538a
 import hashlib, json, math, random, re, unicodedata
@@ -18,7 +18,7 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from .errors import InputError, held_notes, note
-from .files import find_file, is_hub_name
+from .files import find_file, is_hub_name, refuse_options
 from .tables import name_classes, read_hub, read_table
 
 # %% ../nbs/01_data.ipynb #5fc07fd0
@@ -54,18 +54,22 @@ def text_key(text: str) -> str: # the same for texts that differ only in case or
     "What two copies of a text have in common."
     return " ".join(text.casefold().split())
 
+def key_digest(text: str) -> bytes: # 16 of them, so that a million texts fit into memory
+    "A hash of `text_key`; two of a million texts share one with a probability of 10^-27."
+    return hashlib.blake2b(text_key(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
 def first_copies(texts: list) -> list: # of places, one for each text
     "Where each text occurs for the first time, copies included."
     first = {}
-    return [first.setdefault(text_key(text), i) for i, text in enumerate(texts)]
+    return [first.setdefault(key_digest(text), i) for i, text in enumerate(texts)]
 
 def audit(splits: DatasetDict) -> pd.DataFrame: # one row for each split
     "Rows, class shares, lengths, and texts that are repeated, contradictory or in train."
-    train = {text_key(t) for t in splits["train"]["text"][:]} if "train" in splits else set()
+    train = {key_digest(t) for t in splits["train"]["text"][:]} if "train" in splits else set()
     unit = length_unit([text for part in splits.values() for text in part["text"][:]])
     table = {name: audit_part(part, unit) for name, part in splits.items()}
     for name, part in splits.items():
-        known = sum(text_key(t) in train for t in part["text"][:])
+        known = sum(key_digest(t) in train for t in part["text"][:])
         table[name]["also in train"] = 0 if name == "train" else known
     return pd.DataFrame.from_dict(table, orient="index")
 
@@ -270,10 +274,12 @@ def load_data(data: str, # a file, a folder per class, a shipped table, or a hub
              pair: bool = False, # two text columns, judged against each other
              ) -> DatasetDict: # with `train`, `validation` and perhaps `test`
     "From a name to splits: the first step of every run. Raises InputError for what is wrong."
-    options = dict(text=text, label=label, encoding=encoding, delimiter=delimiter, header=header,
-                   pair=pair)
+    form = dict(encoding=encoding, delimiter=delimiter, header=header)
+    options = dict(text=text, label=label, pair=pair, **form)
     with held_notes() as notes:
-        if is_hub_name(data): splits = read_hub(data, text, label, pair)
+        if is_hub_name(data):
+            if not (validation or test): refuse_options(data, "comes from the hub", **form)
+            splits = read_hub(data, text, label, pair)
         else: splits = DatasetDict(train=read_table(find_file(data), labels=labels, **options))
         if validation is None and "validation" not in splits: splits = resplit(splits, seed, test)
         names = splits["train"].features["label"].names
@@ -305,9 +311,9 @@ def note_parts(splits: DatasetDict) -> None:
 def note_seen(splits: DatasetDict) -> None:
     "Note which rows of the other parts are trained on."
     train = splits["train"]
-    seen = {text_key(t) for t in train["text"][:]}
+    seen = {key_digest(t) for t in train["text"][:]}
     for name, part in splits.items():
-        known = sum(text_key(t) in seen for t in part["text"][:])
+        known = sum(key_digest(t) in seen for t in part["text"][:])
         if name == "train" or not known: continue
         what = f"has {known} of its {len(part)} rows in training"
         if len(train) == len(part) == known: what = "is the training data itself"
@@ -318,7 +324,7 @@ def load_to_audit(data: str, # as for `load_data`
                   **options, # of `read_table`
                  ) -> tuple: # (splits, problems: what `load_data` would stop at)
     "The rows that can be read, split if they can be, and what is wrong with the others."
-    if is_hub_name(data): return load_data(data, text=options["text"], label=options["label"]), []
+    if is_hub_name(data): return load_data(data, **options), []
     problems = []
     whole = DatasetDict(train=read_table(find_file(data), problems=problems, **options))
     try: splits = resplit(whole, 0, None)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['TABLE_ENDINGS', 'ADVICE', 'DISK', 'ELSEWHERE', 'answer', 'exists', 'is_file', 'is_folder', 'names_in', 'shipped',
-           'find_file', 'is_hub_name', 'check_readable', 'class_folders', 'check_table', 'writing', 'new_folders',
-           'beside', 'write_atomically', 'folder_at_once', 'same_file', 'lies_in', 'try_place', 'check_new_file',
-           'check_new_folder', 'check_ours', 'check_log', 'write_json', 'read_json_file', 'checksum']
+           'find_file', 'is_hub_name', 'refuse_options', 'check_readable', 'class_folders', 'check_table', 'writing',
+           'new_folders', 'beside', 'write_atomically', 'folder_at_once', 'same_file', 'lies_in', 'try_place',
+           'check_new_file', 'check_new_folder', 'check_ours', 'check_log', 'write_json', 'read_json_file', 'checksum']
 
 # %% ../nbs/c_files.ipynb #25ea5508
 import errno, hashlib, json, os, re, shutil, tempfile
@@ -60,6 +60,13 @@ def is_hub_name(name: str) -> bool:
     if exists(name) or exists(find_file(name)): return False
     looks_like_one = re.fullmatch(r"[\w-][\w.-]{,99}(/[\w-][\w.-]{,99})?", name)
     return bool(looks_like_one) and Path(name).suffix.lower() not in TABLE_ENDINGS
+
+# %% ../nbs/c_files.ipynb #b37f1982
+def refuse_options(path, why: str, **given) -> None: # encoding, delimiter, header
+    "Raise InputError for an option that was given for a file that has no use for it."
+    for name, value in given.items():
+        advice = "leave it out, or give files of one kind"
+        if value: raise InputError(f"{name} {value!r} – {path} {why} – {advice}")
 
 # %% ../nbs/c_files.ipynb #741bd476
 def check_readable(path) -> None:

@@ -17,9 +17,8 @@ from datasets import Dataset, DatasetDict
 
 from .data import split, text_key
 from .errors import InputError
-from .files import TABLE_ENDINGS, find_file, is_file, is_hub_name
-from .tables import (
-    MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text, without_columns)
+from .files import TABLE_ENDINGS, find_file, is_file, is_hub_name, refuse_options
+from .tables import MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text
 
 # %% ../nbs/c_pairs.ipynb #d20fd679
 SOURCES = ["source", "src", "document", "article", "dialogue", "text", "english", "en"]
@@ -130,7 +129,7 @@ def read_pairs(path, text: str | None = None, label: str | None = None,
     path = Path(path)
     if not is_plain(path):
         return to_pairs(read_rows(path, encoding, delimiter, header), str(path), text, label)
-    without_columns(path, delimiter=delimiter, header=header)
+    refuse_options(path, "has no columns", delimiter=delimiter, header=header)
     other = path.parent / f"{path.stem}.{label}"
     if label and is_file(other):
         return to_pairs(read_lines(path, other, encoding), str(path), path.suffix[1:], label)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import (check_new_folder, check_table, class_folders, exists,
-                              find_file, is_file, is_folder, is_hub_name, read_json_file)
+                              find_file, is_file, is_folder, is_hub_name, read_json_file,
+                              refuse_options)
 
 # %% ../nbs/c_recipe.ipynb #7a323aa5
 def setting(default, low=None, high=None, # the range of a number
@@ -230,8 +231,11 @@ def check_data(*names: str | None) -> None:
 def check_inputs(recipe: Recipe) -> None:
     "Raise InputError for a file of the recipe that isn't there."
     check_data(recipe.data)
-    for name in (recipe.validation, recipe.test):
-        if name: check_table(find_file(name))
+    files = [name for name in (recipe.validation, recipe.test) if name]
+    for name in files: check_table(find_file(name))
+    if files or not is_hub_name(recipe.data): return
+    form = {name: getattr(recipe, name) for name in ("encoding", "delimiter", "header")}
+    refuse_options(recipe.data, "comes from the hub", **form)
 
 def check_texts(texts: list, pair: bool = False) -> None:
     "Raise InputError for a text to be classified that is empty, no text, or no pair."

@@ -41,9 +41,9 @@ from .errors import InputError, held_notes, note
 from .evaluation import (
     accuracy, baselines, macro_f1, majority_baseline, model_gain, open_test, plot_confusion,
     plot_reliability, plot_roc, score)
-from course_lib.files import (
-    exists, find_file, is_file, is_hub_name, read_json_file, write_atomically, write_json,
-    writing)
+from .files import (
+    exists, find_file, is_file, is_hub_name, read_json_file, refuse_options, write_atomically,
+    write_json, writing)
 from .folds import fold_split, pool
 from .loading import checked, has_head, head_class, quiet
 from .metrics import class_report
@@ -853,6 +853,7 @@ def rows_to_score(recipe: dict, data: str, names: list, text, label, encoding, d
     task, asked = run_task(recipe["task"]), {**recipe, **columns, **form}
     given = {"text": text, "label": label, **form}
     no_use(recipe["task"], {name: given.get(name) for name in task.ignores})
+    if is_hub_name(data): refuse_options(data, "comes from the hub", **form)
     name, rows = task.read_more(asked, data, names)
     return name, with_slices(rows, asked, data)
 

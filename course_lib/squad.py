@@ -17,9 +17,8 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 
 from .data import split, text_key
 from .errors import InputError
-from .files import find_file, is_hub_name
-from .tables import (
-    FILL_IN, MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text, without_columns)
+from .files import find_file, is_hub_name, refuse_options
+from .tables import FILL_IN, MAX_PROBLEMS, ask_hub, check_row, read_rows, read_text
 
 # %% ../nbs/c_squad.ipynb #3c03a81b
 QUESTION = Features(
@@ -38,7 +37,7 @@ def read_questions(path, # a SQuAD file, or a table with a question, a context a
     Raises InputError with the place of each question that can't be used."""
     found = whole_object(path, encoding) if Path(path).suffix.lower() == ".json" else None
     if found:
-        without_columns(path, delimiter=delimiter, header=header)
+        refuse_options(path, "has no columns", delimiter=delimiter, header=header)
         rows = squad_rows(found, str(path))
     else: rows = renamed(read_rows(path, encoding, delimiter, header), str(path), text, label)
     return to_questions(rows, str(path))

@@ -136,7 +136,7 @@ def pad_batch(features: list, # of dicts with `input_ids`, perhaps `token_type_i
         n = len(f["input_ids"])
         place = slice(0, n) if padding_side == "right" else slice(longest - n, longest)
         for name in ("input_ids", "token_type_ids"):
-            if name in batch: batch[name][i, place] = torch.tensor(f[name])
+            if name in batch: batch[name][i, place] = torch.as_tensor(f[name])
         batch["attention_mask"][i, place] = 1
     if padding_side == "left":
         batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)

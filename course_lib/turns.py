@@ -21,9 +21,9 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 
 from .data import near_duplicates, pieces, split, word_runs
 from .errors import InputError
-from .files import find_file, is_hub_name
+from .files import find_file, is_hub_name, refuse_options
 from .tables import (
-    MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, read_rows, read_text, without_columns)
+    MAX_PROBLEMS, TEXT_NAMES, ask_hub, check_row, read_rows, read_text)
 
 # %% ../nbs/c_turns.ipynb #2671f20d
 NAMES = {"human": "user", "gpt": "assistant"} # ShareGPT's names for the roles
@@ -338,7 +338,7 @@ def read_file(path, text: str | None = None, # the column of plain texts
                header: str | None = None) -> Dataset:
     "The conversations or plain texts of a file; InputError with file, row and what to do."
     plain = Path(path).suffix.lower() in (".txt", ".md")
-    if plain: without_columns(path, delimiter=delimiter, header=header)
+    if plain: refuse_options(path, "has no columns", delimiter=delimiter, header=header)
     rows = blocks_of(path, encoding) if plain else read_rows(path, encoding, delimiter, header)
     return rows_of(rows, str(path), text)
 

@@ -10,9 +10,10 @@ import torch
 from datasets import Dataset, Value
 
 from course_lib import loading, runs
+from course_lib.data import load_data, load_to_audit
 from course_lib.errors import InputError, held_notes
 from course_lib.pairs import read_pairs
-from course_lib.recipe import Recipe, Settings, setting
+from course_lib.recipe import Recipe, Settings, check_inputs, setting
 from course_lib.show import new_figure
 from course_lib.squad import read_questions
 from course_lib.tables import read_rows
@@ -212,3 +213,31 @@ def test_a_new_field_is_an_option(monkeypatch):
     done = CliRunner().invoke(app, ["reviews", "--label-smoothing", "0.2", "--no-bf16"])
     assert done.exit_code == 0 and got["label_smoothing"] == 0.2 and got["bf16"] is False
     assert got["epochs"] == Settings.epochs and got["learning_rate"] is None
+
+@pytest.mark.parametrize("option, value", [
+    ("encoding", "cp1252"), ("delimiter", ";"), ("header", "text,label")])
+def test_options_of_files_are_refused_for_hub_data(option, value, tmp_path):
+    name, given = "someone/films", {option: value}
+    message = f"{option} '{value}' – {name} comes from the hub – leave it out"
+    with pytest.raises(InputError, match=message): load_data(name, **given)
+    with pytest.raises(InputError, match=message): load_to_audit(name, **given)
+    with pytest.raises(InputError, match=message): check_inputs(Recipe(data=name, **given))
+    recipe = {**vars(Recipe()), "classes": ["neg", "pos"]}
+    form = {"encoding": None, "delimiter": None, "header": None, **given}
+    with pytest.raises(InputError, match=message):
+        runs.rows_to_score(recipe, name, ["neg", "pos"], None, None, **form)
+
+def test_a_file_among_hub_data_uses_the_options(tmp_path):
+    table = tmp_path / "more.csv"
+    table.write_text("text;label\nGood;pos\nBad;neg\n")
+    check_inputs(Recipe(data="someone/films", test=str(table), delimiter=";"))
+
+@pytest.mark.parametrize("file, option", [("a.jsonl", "delimiter"), ("a.jsonl", "header"),
+    ("a.parquet", "delimiter"), ("a.parquet", "header"), ("a.parquet", "encoding")])
+def test_options_that_a_file_has_no_use_for(file, option, tmp_path):
+    path, table = tmp_path / file, pd.DataFrame({"text": ["Good", "Bad"], "label": ["x", "y"]})
+    if file == "a.jsonl": table.to_json(path, orient="records", lines=True)
+    else: table.to_parquet(path)
+    assert len(read_rows(path)) == 2
+    with pytest.raises(InputError, match=f"{option} .* – {path} .* – leave it out"):
+        read_rows(path, **{option: "utf-8" if option == "encoding" else ";"})
