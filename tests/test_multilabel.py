@@ -25,12 +25,13 @@ from course_lib.errors import InputError, held_notes
 from course_lib.files import find_file
 from course_lib.models import load
 from course_lib.monitoring import answer_numbers
+from course_lib.labels import (
+    find_separator, labels_in, names_of, to_multi, truth_of, written_list)
 from course_lib.multilabel import (
     ABOUT, FEW, STATISTICS, Judged, answer_texts, baselines, best_threshold, compare_labels,
-    count_labels, counted_shares, encode_texts, epoch_f1, film_notes, find_separator, fixed_answers,
-    in_order, judge, label_report, labels_in, macro_f1, micro_f1, multi_label, names_of, read_multi,
-    score_labels, scores_of, settle_threshold, split_labels, threshold_of, to_multi, truth_of,
-    verdict, written_list)
+    count_labels, counted_shares, encode_texts, epoch_f1, film_notes, fixed_answers, in_order,
+    judge, label_report, macro_f1, micro_f1, multi_label, read_multi, score_labels, scores_of,
+    settle_threshold, split_labels, threshold_of, verdict)
 from course_lib.recipe import Recipe
 from course_lib.registry import run_cases
 from course_lib.tables import read_rows
