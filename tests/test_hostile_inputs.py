@@ -8,6 +8,7 @@ import datetime
 import io
 import json
 import os
+import re
 from contextlib import redirect_stderr, redirect_stdout
 from decimal import Decimal
 
@@ -308,6 +309,38 @@ def test_a_table(tmp_path, name, content, more, code, parts):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     check(["audit", "--data", str(path), *more.split(" ") * bool(more)], code, parts)
+
+
+ADVICE = r"""--(encoding|delimiter|header|text|label) ('[^']*'|[^\s,;]+(?:,[^\s,;]+)*)"""
+ADVISED = [row for row in TABLES if row[3] == BAD and "--" in row[4]]
+NAMES = {"cyrillic.csv": ["cp1251"], "chinese.csv": ["gb18030"], "wrong.csv": ["utf-8"],
+         "bare.csv": ["'room 0 was warm'", "yes"], "german.csv": ["Satz", "Klasse"],
+         "review.csv": ["stars"]} # what a reader puts in for NAME, in this order
+
+
+def follow(said: str, arguments: list, names: list) -> list: # arguments
+    "What somebody would type who does what the message says first."
+    option, value = re.findall(ADVICE, said)[0]
+    if "leave it out" in said:
+        at = arguments.index(f"--{option}")
+        return arguments[:at] + arguments[at + 2:]
+    if value == "NAME": value = names.pop(0)
+    kept = arguments[:arguments.index(f"--{option}")] if f"--{option}" in arguments else arguments
+    return [*kept, f"--{option}", value.strip("'")]
+
+
+@pytest.mark.parametrize("name, content, more, code, parts", ADVISED, ids=[r[0] for r in ADVISED])
+def test_what_a_message_advises_works(tmp_path, name, content, more, code, parts):
+    path, names = tmp_path / name, list(NAMES.get(name, []))
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    arguments, heard = ["audit", "--data", str(path), *more.split(" ") * bool(more)], set()
+    code, said = course(arguments)
+    while code == BAD:
+        assert said not in heard, said
+        heard.add(said)
+        arguments = follow(said, arguments, names)
+        code, said = course(arguments)
+    assert code == GOOD and heard
 
 
 @pytest.mark.parametrize("line, code, parts", ARGUMENTS, ids=[row[0][:60] for row in ARGUMENTS])
