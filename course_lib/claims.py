@@ -829,7 +829,8 @@ def turns(change: str, place: str, sign: int):
     def effect(get) -> float: return sign * 100 * get(**own)[f"flips: {change}"]
     return effect
 
-DENIED = {f"denied, {place}": turns("denied", place, 1) for place in CHANGED}
+DENIED = {f"denied, {place}": turns("denied", place, 1)
+          for place in CHANGED if place != "films"} # whose texts have no capitals
 CLAIMS["sensitivity"] = Claim(
     "the model is robust to small changes"
     " (at most 5 % of the answers change; at least half when the text is denied)",

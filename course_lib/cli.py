@@ -554,7 +554,7 @@ RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers"
                "squad": "answers", "summaries": "sequences", "translations": "sequences",
                "wikitext": "generation", "forgetting": "domain", "instruction": "instruction",
                "exports": "export", "greedy": "export", "headline": "fresh",
-               "recipes": "tuning"}
+               "recipes": "tuning", "fairness": "fairness"}
 
 @app.command()
 def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],
@@ -801,7 +801,7 @@ def main(arguments: list | None = None) -> None:
     or 1 (our fault, with a traceback)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    share_cores()
+    share_cores(keep=arguments[:1] != ["audit"])
     show_notes()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(encoding="utf-8", errors="replace")

@@ -26,9 +26,11 @@ def keep_memory() -> bool: # False where there is no glibc
     return all([mallopt(M_MMAP_THRESHOLD, LARGEST), mallopt(M_TRIM_THRESHOLD, LARGEST)])
 
 # %% ../nbs/c_machine.ipynb #42ecaeb8
-def share_cores() -> bool: # False if numpy or torch is loaded already: too late for the waiting
+def share_cores(keep: bool = True, # freed memory, which training needs again at once
+               ) -> bool: # False if numpy or torch is loaded already: too late for the waiting
     "Let waiting threads sleep and keep freed memory, here and in processes started from here."
-    unset = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    unset = {name: value for name, value in SETTINGS.items()
+             if name not in os.environ and (keep or not name.startswith("MALLOC"))}
     os.environ.update(unset)
     if any(name.startswith("MALLOC") for name in unset): keep_memory()
     return not {"numpy", "torch"} & set(sys.modules)

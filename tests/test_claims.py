@@ -412,6 +412,7 @@ def test_a_claim_alone_loses_no_other_runs(own_ledger):
     assert checked(own_ledger).exit_code == 0
 
 
+@pytest.mark.slow
 def test_changed_predictions_are_found(own_ledger):
     runs = unpacked(own_ledger / PACKED)
     one = next(r for r in runs if r["settings"].get("noise") == 0.2

@@ -124,7 +124,7 @@ REFUSED = {
         [*WATCH, LONG],
         [*AUDIT, "--out", f"{LONG}/report.html"], [*TUNE, "--out", "q/" * 2500],
         ["build", "student", "--out", LONG]],
-    "null byte": [[*AUDIT, "--out", "a\0b"], [*TUNE, "--out", "a\0b"], [*PAGE, "a\0b"]],
+    "null": [[*AUDIT, "--out", "a\0b"], [*TUNE, "--out", "a\0b"], [*PAGE, "a\0b"]],
 }
 
 
