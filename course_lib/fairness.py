@@ -169,7 +169,7 @@ def rate_gaps(labels, predictions, groups) -> dict: # three differences, 0 is fa
     return {"demographic_parity": float(spread["selected"]),
             "equal_opportunity": float(spread["true_positive"]), "equalised_odds": float(odds)}
 
-# %% ../nbs/19_fairness.ipynb #6bf7fd42
+# %% ../nbs/19_fairness.ipynb #f4a3343d
 def permutation_p(labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, # (rows,), each
                   draws: int = 999,
                   seed: int = 0) -> float:
@@ -184,7 +184,8 @@ def permutation_p(labels: np.ndarray, predictions: np.ndarray, groups: np.ndarra
                       for weights in (None, predictions[rows]))
             spreads.append(np.ptp(yes[n > 0] / n[n > 0]))
         return max(spreads)
-    found, as_large, drawn = gap(groups), 1, groups.copy()
+    found, as_large = gap(groups), 1
+    drawn = groups.copy()
     for _ in range(draws):
         for rows in cells: drawn[rows] = rng.permutation(groups[rows])
         as_large += gap(drawn) >= found - 1e-12

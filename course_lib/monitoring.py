@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REPEATED', 'NUMBERS', 'SHUFFLES', 'IN_A_ROW', 'LOG', 'OURS', 'PAGE', 'unknown_ids', 'input_numbers', 'answer_numbers',
            'random_map', 'places', 'measure', 'with_places', 'spread', 'summary', 'reference', 'psi', 'in_tenths',
-           'number_drift', 'together', 'label_drift', 'shuffles', 'energy_drift', 'holm', 'compare_tables', 'drift',
+           'number_drift', 'together', 'label_drift', 'shuffles', 'energy_drift', 'compare_tables', 'drift',
            'windows_until_alarm', 'Monitor', 'as_result', 'plot_windows', 'plot_features', 'describe_windows', 'spaced',
            'as_text', 'report_page', 'validation_rows', 'reference_of_run', 'texts_of', 'watch_file',
            'evidence_against', 'confidence_sequence', 'labels_until_below', 'same_answer', 'check_pair', 'Shadow',
@@ -31,6 +31,7 @@ from .contrastive import embed
 from .data import fingerprint
 from .errors import InputError
 from .evaluation import wilson_interval
+from .fairness import holm
 from .files import (
     check_log, check_new_file, find_file, is_file, read_json_file, write_atomically, writing)
 from .packed import body_of
@@ -212,15 +213,6 @@ def energy_drift(old, new) -> dict: # statistic, p_value, psi
             "psi": None}
 
 # %% ../nbs/21_monitoring.ipynb #3fe39509
-def holm(p_values) -> np.ndarray: # of the same length
-    "Adjusted p-values: at most a share `a` of true families has one of them at or below `a`."
-    p_values = np.asarray(p_values, float)
-    order = np.argsort(p_values)
-    factors = len(p_values) - np.arange(len(p_values))
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1)
-    return adjusted
-
 def compare_tables(known: dict, table: pd.DataFrame, alarm_rate: float = 0.01) -> pd.DataFrame:
     "Measured texts against a reference, as `drift` gives it."
     rows = {}

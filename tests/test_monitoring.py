@@ -16,9 +16,10 @@ from course_lib.data import load_data
 from course_lib.errors import InputError
 from course_lib.evaluation import wilson_interval
 from course_lib.models import load
+from course_lib.fairness import holm
 from course_lib.monitoring import (
     Canary, Monitor, Shadow, answer_numbers, as_result, compare_tables, confidence_sequence, drift,
-    energy_drift, evidence_against, holm, in_tenths, input_numbers, label_drift, labels_until_below,
+    energy_drift, evidence_against, in_tenths, input_numbers, label_drift, labels_until_below,
     measure, number_drift, places, psi, random_map, reference, report_page, same_answer, spread,
     together, watch_file, windows_until_alarm)
 
