@@ -131,7 +131,7 @@ def read_delimited(raw: bytes, # the content of a CSV or TSV file, in UTF-8
     "Rows of a table in text form; raises InputError with each line that doesn't fit."
     named = [column.strip() for column in header.split(",")] if header else None
     said = re.match(SEP_LINE, raw, re.IGNORECASE)
-    if said: raw, delimiter = raw[said.end():], said[1].decode()
+    if said: raw, delimiter = raw[said.end():], said[1].decode("utf-8", "surrogatepass")
     tried = []
     for quoting in quote_rules(raw, delimiter):
         tried.append(parse_lines(raw, name, delimiter, named, 2 if said else 1, quoting))

@@ -16,7 +16,7 @@ from course_lib.data import load_data, load_to_audit
 from course_lib.errors import InputError, held_notes
 from course_lib.recipe import Recipe, check_inputs
 from course_lib.tables import (
-    guess_header, label_names, label_value, one_spelling, read_rows, read_table)
+    guess_header, label_names, label_value, one_spelling, read_delimited, read_rows, read_table)
 
 
 def write(folder, name, content):
@@ -421,3 +421,9 @@ def test_a_run_says_what_it_cut_and_what_it_always_answers(tmp_path, capfd):
     with pytest.raises(SystemExit): main(["evaluate", str(out), "--data", str(path)])
     said = capfd.readouterr().err
     assert "were trained on" in said and said.count("is read from") == 1
+
+
+@pytest.mark.parametrize("sign", ["；", "\ud800", "\u2028"])
+def test_a_sep_line_may_name_any_character(sign):
+    raw = f"sep={sign}\ntext{sign}label\nGood{sign}yes\n".encode("utf-8", "surrogatepass")
+    assert read_delimited(raw, "a.csv") == [("a.csv:3", {"text": "Good", "label": "yes"})]
