@@ -43,7 +43,7 @@ def paired_difference(metric, # called with labels and what a model gave, in thi
                       seed: int = 0,
                      ) -> dict: # value, low, high
     """How much better the first is than the second, with a 95 % interval.
-    The interval is that of a paired bootstrap (Efron and Tibshirani 1993).
+    The interval is that of a paired bootstrap (Efron and Tibshirani 1993), for any metric.
     For accuracy, `accuracy_gain` is better."""
     def difference(y, p, q): return metric(y, p) - metric(y, q)
     low, high = bootstrap_interval(difference, labels, first, second,
@@ -57,6 +57,7 @@ def score_counts(statistics: dict, # {metric: function of counts (rows, k) that 
                 ) -> dict: # n, metrics, baselines
     """Scores with 95 % intervals over rows, for the model and its baselines.
 
+    They are those of the bootstrap, since no formula fits all ratios of sums.
     `model_gain` is the first of the scores, of the model minus that of the baseline."""
     def scores_of(counts):
         ends = {name: bootstrap_interval(f, counts) for name, f in statistics.items()}

@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['ratio', 'class_report', 'averaged', 'balanced_accuracy', 'precision_recall_curve', 'average_precision', 'log_loss',
-           'perplexity', 'brier_score', 'fit_temperature', 'calibration_by_chance', 'coverage', 'table_f1',
-           'drawn_tables', 'f1_interval', 'auc_interval']
+           'perplexity', 'brier_score', 'fit_temperature', 'calibration_by_chance', 'coverage']
 
 # %% ../nbs/06_metrics.ipynb #c534b8b9
 import math
 
 import numpy as np
 import pandas as pd
-import scipy # scipy.stats is loaded when it is first used
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from .evaluation import confusion_matrix, roc_auc, wilson_interval
+from .evaluation import confusion_matrix, wilson_interval
 
 # %% ../nbs/06_metrics.ipynb #e2793e36
 def ratio(numerator, denominator) -> np.ndarray:
@@ -154,60 +152,3 @@ def coverage(interval, # called with labels and predictions of a sample; gives (
         low, high = interval(cells // classes, cells % classes)
         held += low <= truth <= high
     return held / worlds
-
-# %% ../nbs/06_metrics.ipynb #3c0ece08
-def table_f1(tables: np.ndarray, # counts or shares of (truth, answer), (..., classes, classes)
-            ) -> np.ndarray: # (...)
-    "Macro F1 of each of many confusion matrices, in which every class occurs or is called."
-    right = np.diagonal(tables, axis1=-2, axis2=-1)
-    return (2 * right / (tables.sum(-1) + tables.sum(-2))).mean(-1)
-
-# %% ../nbs/06_metrics.ipynb #3c0ece24
-def drawn_tables(counts: np.ndarray, # (classes, classes), two classes or more
-                 draws: int = 1000,
-                 seed: int = 0,
-                ) -> np.ndarray: # shares of (truth, answer), (draws, classes, classes)
-    """Confusion matrices that may be behind some counts (as in Goutte and Gaussier 2005).
-    Added are half a right row for each class and one wrong row, spread over all mistakes."""
-    k = len(counts)
-    added = np.where(np.eye(k, dtype=bool), 0.5, 1 / (k * (k - 1)))
-    rng = np.random.default_rng(seed)
-    return rng.dirichlet((counts + added).ravel(), draws).reshape(draws, k, k)
-
-# %% ../nbs/06_metrics.ipynb #3c0ece14
-def f1_interval(labels: np.ndarray, # (rows,), classes as numbers
-                predictions: np.ndarray, # (rows,)
-                at_least: int = 5, # rows that each class must have
-                seed: int = 0,
-               ) -> tuple: # (low, high), 95 %
-    """Interval of macro F1 that holds with a rare class and with few mistakes, too.
-    Raises ValueError for a single class, or if a class has fewer than `at_least` rows."""
-    classes = np.unique(np.r_[labels, predictions])
-    if len(classes) < 2: raise ValueError("only one class occurs: these rows can't judge macro F1")
-    places = [np.searchsorted(classes, answers) for answers in (labels, predictions)]
-    counts = confusion_matrix(*places, len(classes))
-    support = counts.sum(1)
-    if support.min() < at_least:
-        rare = support.argmin()
-        raise ValueError(f"class {classes[rare]} has {support[rare]} rows; an interval of macro F1 "
-                         f"needs at least {at_least} of each class")
-    value = float(table_f1(counts))
-    low, high = np.quantile(table_f1(drawn_tables(counts, seed=seed)), [0.025, 0.975]).tolist()
-    return min(low, value), max(high, value)
-
-# %% ../nbs/06_metrics.ipynb #3c0ece16
-def auc_interval(positive: np.ndarray, # (rows,), true or false
-                 scores: np.ndarray, # (rows,)
-                ) -> tuple: # (low, high), 95 %
-    """Interval of the area under the ROC curve (Newcombe 2006, method 5).
-    It is never of width zero. Raises ValueError unless there are rows of both kinds."""
-    area = roc_auc(np.asarray(positive).astype(int), np.stack([-scores, scores], 1))
-    if math.isnan(area): raise ValueError("an area needs positive and negative rows")
-    n = len(positive)
-    pairs = positive.sum() * (n - positive.sum())
-    def beyond(a):      # above 0 where the area found is too far from the area a
-        spread = 1 + (n / 2 - 1) * ((1 - a) / (2 - a) + a / (1 + a))
-        return (area - a)**2 - scipy.stats.norm.ppf(0.975)**2 * a * (1 - a) * spread / pairs
-    low = brentq(beyond, 0, area - 1e-12) if area > 0 else 0.0
-    high = brentq(beyond, area + 1e-12, 1) if area < 1 else 1.0
-    return float(low), float(high)

@@ -16,13 +16,13 @@ from course_lib.comparison import (
     mcnemar, mcnemar_p, paired_difference, rows_needed
 )
 from course_lib.evaluation import (
-    accuracy, accuracy_gain, bootstrap_interval, expected_calibration_error, macro_f1, roc_auc,
+    accuracy, accuracy_gain, auc_interval, bootstrap_interval, drawn_tables,
+    expected_calibration_error, f1_interval, macro_f1, newcombe_interval, roc_auc, score, table_f1,
     wilson_interval
 )
 from course_lib.metrics import (
-    auc_interval, average_precision, averaged, balanced_accuracy, brier_score,
-    calibration_by_chance, class_report, coverage, drawn_tables, f1_interval, fit_temperature,
-    log_loss, perplexity, precision_recall_curve, table_f1
+    average_precision, averaged, balanced_accuracy, brier_score, calibration_by_chance,
+    class_report, coverage, fit_temperature, log_loss, perplexity, precision_recall_curve
 )
 from course_lib.runs import compare_verdict
 
@@ -245,43 +245,80 @@ def test_an_accuracy_gain_keeps_its_word(psi, d, n):
     assert held > 0.925
 
 
+def two_columns(scores):
+    return np.stack([-scores, scores], 1)
+
+
 @pytest.mark.parametrize("truth, n, share", [(0.98, 50, 0.5), (0.98, 120, 0.1), (0.8, 100, 0.5)])
 def test_an_interval_of_the_area_keeps_its_word(truth, n, share):
     rng, held = np.random.default_rng(0), 0
-    positive = np.arange(n) < share * n
+    labels = (np.arange(n) < share * n).astype(int)
     for _ in range(600):
-        scores = rng.normal(positive * math.sqrt(2) * norm.ppf(truth))
-        low, high = auc_interval(positive, scores)
-        other_way = auc_interval(~positive, scores)
+        scores = rng.normal(labels * math.sqrt(2) * norm.ppf(truth))
+        low, high = auc_interval(labels, two_columns(scores))
+        other_way = auc_interval(1 - labels, two_columns(scores))
         np.testing.assert_allclose(other_way, (1 - high, 1 - low), atol=1e-9)
         held += low <= truth <= high
     assert held / 600 > 0.93
 
 
 def test_an_interval_of_the_area_at_the_edges():
-    positive = np.arange(40) < 20
-    low, high = auc_interval(positive, positive.astype(float))
+    labels = np.repeat([1, 0], 20)
+    low, high = auc_interval(labels, two_columns(labels))
     assert 0.85 < low < 0.92 and high == 1
-    low, high = auc_interval(positive, np.zeros(40))      # all tied
+    low, high = auc_interval(labels, two_columns(np.zeros(40)))      # all tied
     assert math.isclose(low, 1 - high, abs_tol=1e-9) and 0.3 < low < 0.35
-    with pytest.raises(ValueError, match="positive and negative"):
-        auc_interval(np.ones(9, bool), np.arange(9.0))
+    assert all(map(math.isnan, auc_interval(np.ones(9, int), two_columns(np.arange(9.0)))))
+
+
+def three_classes(rng, n, shares, apart):
+    labels = rng.choice(len(shares), size=n, p=shares)
+    scores = np.exp(rng.normal(apart * np.eye(len(shares))[labels]))
+    return labels, scores / scores.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.45, 0.45, 0.1), (1 / 6,) * 6])
+@pytest.mark.parametrize("apart", [1, 2.2, 3.2])
+def test_an_interval_of_the_mean_area_keeps_its_word(shares, apart):
+    rng = np.random.default_rng(0)
+    truth = roc_auc(*three_classes(rng, 200_000, shares, apart))
+    ends = np.array([auc_interval(*three_classes(rng, 80, shares, apart)) for _ in range(250)])
+    assert np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1])) > 0.89
+    assert ((0 <= ends) & (ends <= 1)).all()
+
+
+def test_two_columns_of_probabilities_hold_one_area():
+    """A third class that never occurs adds nothing: squared and added, the same area twice is that
+    area."""
+    labels, probabilities = three_classes(np.random.default_rng(0), 60, (0.5, 0.5), 1)
+    never = np.c_[probabilities, np.zeros(60)]
+    np.testing.assert_allclose(auc_interval(labels, never), auc_interval(labels, probabilities))
+    area, n = roc_auc(labels, probabilities), int(labels.sum())
+    assert auc_interval(labels, probabilities) == pytest.approx(newcombe_interval(area, n, 60 - n))
 
 
 @quick
 @given(answers)
 def test_f1_of_a_table_and_its_interval(rows):
     labels, predictions = rows
-    k = len(np.unique(np.r_[labels, predictions]))
-    support = np.unique(labels, return_counts=True)[1]
-    if k == 1 or len(support) < k or support.min() < 2:
-        with pytest.raises(ValueError): f1_interval(labels, predictions, at_least=2)
-        return
-    low, high = f1_interval(labels, predictions, at_least=2)
+    low, high = f1_interval(labels, predictions)
+    if len(np.unique(np.r_[labels, predictions])) == 1: assert (low, high) == (0, 1)
     assert 0 <= low < high <= 1
     assert low - 1e-12 <= macro_f1(labels, predictions) <= high + 1e-12
     # classes that never occur, between or above, change nothing
-    assert (low, high) == f1_interval(2 * labels + 1, 2 * predictions + 1, at_least=2)
+    assert (low, high) == f1_interval(2 * labels + 1, 2 * predictions + 1)
+
+
+def test_many_classes_are_drawn_in_parts():
+    """Sixty classes have more cells than are held at once; the draws are the same in parts."""
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.integers(0, 60, (2, 900))
+    counts = np.zeros((60, 60), int)
+    np.add.at(counts, (labels, predictions), 1)
+    whole = table_f1(drawn_tables(counts, 1000, 0))
+    low, high = np.quantile(whole, [0.025, 0.975])
+    value = macro_f1(labels, predictions)
+    assert f1_interval(labels, predictions) == (min(low, value), max(high, value))
 
 
 def test_tables_are_drawn_around_the_counts():
@@ -298,20 +335,34 @@ RARE = np.array([[0.07, 0.03], [0.045, 0.855]])
 FIVE = (0.8 * np.eye(5) + 0.05 * (1 - np.eye(5))) / 5
 
 
-@pytest.mark.parametrize("world, n", [(RARE, 80), (RARE, 120), (FIVE, 100),
+@pytest.mark.parametrize("world, n", [(RARE, 30), (RARE, 120), (FIVE, 100),
                                       (np.array([[0.49, 0.01], [0.01, 0.49]]), 60)])
 def test_an_interval_of_macro_f1_keeps_its_word(world, n):
-    refused = []
+    held = coverage(f1_interval, world, float(table_f1(world)), n, 1000)
+    assert 0.9 < held < 0.985
 
-    def interval(y, p):
-        try: return f1_interval(y, p)
-        except ValueError as error:
-            refused.append(str(error))
-            return math.nan, math.nan
 
-    held = coverage(interval, world, float(table_f1(world)), n, 1000)
-    assert 0.91 < held / (1 - len(refused) / 1000) < 0.985
-    assert all("needs at least 5 of each class" in text for text in refused)
+def reported_f1(labels, predictions):
+    found = score(labels, np.eye(2)[predictions])["macro_f1"]
+    return found["low"], found["high"]
+
+
+def bootstrapped_f1(labels, predictions):
+    return bootstrap_interval(macro_f1, labels, predictions, resamples=200)
+
+
+RARE_AND_CLEAR = np.array([[0.05, 0.002], [0.002, 0.946]])
+
+
+@pytest.mark.parametrize("world, n, at_most", [(RARE, 30, 0.9), (RARE_AND_CLEAR, 60, 0.4),
+                                               (RARE_AND_CLEAR, 120, 0.55)])
+def test_a_report_keeps_its_word_on_a_rare_class_where_the_bootstrap_does_not(world, n, at_most):
+    truth = float(table_f1(world))
+    reported = coverage(reported_f1, world, truth, n, 400)
+    bootstrapped = coverage(bootstrapped_f1, world, truth, n, 400)
+    assert bootstrapped < at_most
+    assert 0.89 < reported < 0.98
+    assert abs(reported - 0.95) < abs(bootstrapped - 0.95)
 
 
 def test_calibration_by_chance():
