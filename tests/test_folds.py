@@ -79,6 +79,8 @@ def test_the_pooled_interval_is_that_of_a_weighted_mean():
     assert np.isclose(found["value"], 0.725)
     assert np.isclose(found["high"] - found["low"], np.hypot(0.75 * 0.2, 0.25 * 0.6))
     assert pooled_score(scores[:1], [30]) == pytest.approx(scores[0])
+    right = pooled_score([{"value": 1.0, "low": 0.8, "high": 1.0}] * 4, [10] * 4)
+    assert right == pytest.approx({"value": 1, "low": 0.9, "high": 1})
     one = {"n": 9, "metrics": {"accuracy": scores[0], "auc": scores[0]}, "best_baseline": "b",
            "baselines": {"b": {"accuracy": scores[1]}}}
     other = {**one, "metrics": {"accuracy": scores[1]}, "best_baseline": "a"}
