@@ -554,7 +554,8 @@ RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers"
                "squad": "answers", "summaries": "sequences", "translations": "sequences",
                "wikitext": "generation", "forgetting": "domain", "instruction": "instruction",
                "exports": "export", "greedy": "export", "headline": "fresh",
-               "recipes": "tuning", "fairness": "fairness"}
+               "recipes": "tuning", "fairness": "fairness",
+               "privacy": "privacy", "privacy-price": "privacy"}
 
 @app.command()
 def record(name: Annotated[str, typer.Argument(help=f"{', '.join(RECORDED_BY)}.")],

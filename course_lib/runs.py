@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['ADAPTER_CARD', 'MOST_SLICES', 'CLASSIFIER_USE', 'WINDOWS_USE', 'PAIR_USE', 'TASKS', 'MADE_IN', 'MOST_CLASSES', 'CARD',
-           'FOLDS_CARD', 'record', 'environment', 'whose', 'begin', 'clear', 'fine_tune', 'check_fits', 'no_use',
-           'stopping', 'weighted', 'prepare', 'note_head', 'features_of', 'way_of_reading', 'within_reach', 'draw_rows',
-           'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
+           'ABOUT_PEOPLE', 'FOLDS_CARD', 'record', 'environment', 'whose', 'begin', 'clear', 'fine_tune', 'check_fits',
+           'no_use', 'stopping', 'weighted', 'prepare', 'note_head', 'features_of', 'way_of_reading', 'within_reach',
+           'draw_rows', 'pick_settings', 'kept_weights', 'expected_seconds', 'add_peft_lora', 'peft_task', 'head_parts',
            'save_adapter_folder', 'write_text', 'read_splits', 'read_labelled', 'count_classes', 'match_classes',
            'reorder', 'with_slices', 'right_share', 'classify_rows', 'as_probabilities', 'report', 'score_classes',
            'draw_classes', 'compare_classes', 'compare_verdict', 'classify_texts', 'verdict', 'describe_classifier',
            'no_classes', 'as_they_are', 'RunTask', 'run_task', 'write_run', 'save_model', 'score_table', 'class_table',
            'part_of', 'slice_table', 'table_cell', 'model_card', 'base_of', 'describe_base', 'describe_kept',
-           'describe_lora', 'load_run', 'predict', 'predict_texts', 'predict_table', 'table_texts', 'known_splits',
-           'strange_tables', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare', 'cross_validate',
-           'folds_card']
+           'describe_lora', 'about_people', 'load_run', 'predict', 'predict_texts', 'predict_table', 'table_texts',
+           'known_splits', 'strange_tables', 'rows_to_score', 'predictions_of', 'count_seen', 'evaluate', 'compare',
+           'cross_validate', 'folds_card']
 
 # %% ../nbs/06_runs.ipynb #f92f68dc
 import hashlib, logging, os, platform, shutil, time, warnings
@@ -143,7 +143,8 @@ def fine_tune(recipe: Recipe, out, # the run folder
     file = recipe.data if name == "validation" or not recipe.test else recipe.test
     rows = with_slices(rows, written, file)
     metrics = {"split": name, **asked.score(rows, predictions, splits, written)}
-    write_run(out, written, history, metrics, rows, predictions, model, tokenizer)
+    people = about_people(model, tokenizer, written, splits["train"])
+    write_run(out, written, history, metrics, rows, predictions, model, tokenizer, people)
     return metrics
 
 # %% ../nbs/06_runs.ipynb #86a9f605
@@ -611,7 +612,7 @@ def run_task(name: str) -> RunTask:
 
 # %% ../nbs/06_runs.ipynb #b0137de4
 def write_run(out: Path, recipe: dict, history: pd.DataFrame, metrics: dict, rows: Dataset,
-              predictions, model, tokenizer) -> None:
+              predictions, model, tokenizer, people: str = "") -> None:
     "Write the files of a finished run."
     write_json(out / "recipe.json", recipe)
     write_atomically(out / "history.csv", lambda p: history.to_csv(p, index=False))
@@ -624,7 +625,7 @@ def write_run(out: Path, recipe: dict, history: pd.DataFrame, metrics: dict, row
         write_atomically(out / f"{name}.png", lambda p: p.write_bytes(figure_png(figure, alt)))
     save_model(out / "model", model, tokenizer)
     pictures = {name: alt for name, (_, alt) in figures.items()}
-    write_text(out / "README.md", model_card(recipe, history, metrics, pictures))
+    write_text(out / "README.md", model_card(recipe, history, metrics, pictures, people))
 
 def save_model(folder: Path, *parts, # model, tokenizer
                **options) -> None: # of their save_pretrained
@@ -716,11 +717,12 @@ all else in `recipe.json`.
 
 The score holds for rows like these. Other subjects, other lengths, other writers and other times
 are other data: measure again with `course evaluate`.
-"""
+{people}"""
 
 # %% ../nbs/06_runs.ipynb #5e3d69fd
 def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
-               pictures: dict) -> str: # {file name: alt text} -> Markdown with a YAML head
+               pictures: dict, # {file name: alt text}
+               people: str = "") -> str: # its last sections -> Markdown with a YAML head
     "The model card: what it is, how good, from which data, how to load it, what to heed."
     base = base_of(recipe["model"])
     asked = run_task(recipe["task"])
@@ -744,7 +746,8 @@ def model_card(recipe: dict, history: pd.DataFrame, metrics: dict,
         "scores": score_table(metrics), "pictures": "\n".join(images), "rows": ", ".join(rows),
         "tokens": history["tokens"].max(), "kept": describe_kept(recipe["kept"]),
         "epochs": "1 epoch" if recipe["epochs"] == 1 else f"{recipe['epochs']} epochs",
-        "lora": describe_lora(recipe["lora_rank"]), "made_from": describe_base(base)})
+        "lora": describe_lora(recipe["lora_rank"]), "made_from": describe_base(base),
+        "people": people})
 
 def base_of(model: str) -> dict: # base_model and license, as the head of a card has them
     "Which model of the hub a run began with, if it was one; the tiny ones are the course's own."
@@ -769,6 +772,14 @@ def describe_lora(rank: int | None) -> str:
     "Where the adapter lies, if there is one."
     if not rank: return ""
     return f" (LoRA of rank {rank}; `adapter/` holds it alone, `model/` with it added in)"
+
+# %% ../nbs/06_runs.ipynb #dac0f128
+ABOUT_PEOPLE = ("fairness", "privacy") # chapters with a function `card_section`
+
+def about_people(model, tokenizer, recipe: dict, train: Dataset) -> str: # Markdown
+    "The last sections of a card, one of each of these chapters."
+    parts = [import_module(f"course_lib.{name}") for name in ABOUT_PEOPLE]
+    return "".join("\n" + part.card_section(model, tokenizer, recipe, train) for part in parts)
 
 # %% ../nbs/06_runs.ipynb #e8e722f7
 def load_run(run) -> tuple: # (PreTrainedModel, PreTrainedTokenizerBase, recipe)
