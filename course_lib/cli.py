@@ -555,6 +555,7 @@ RECORDED_BY = {"learning-curve": "curve", "contrastive": "contrastive", "layers"
                "wikitext": "generation", "forgetting": "domain", "instruction": "instruction",
                "exports": "export", "greedy": "export", "headline": "fresh",
                "recipes": "tuning", "fairness": "fairness",
+               "stereotypes": "fairness", "pair-defects": "fairness",
                "privacy": "privacy", "privacy-price": "privacy"}
 
 @app.command()

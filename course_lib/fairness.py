@@ -4,22 +4,30 @@
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'ROLES', 'WORDS', 'PATTERNS', 'PEOPLE', 'PAIRS', 'OPENINGS', 'FEATURES', 'OTHER', 'WAYS', 'RECORDS',
-           'counterfactuals', 'score_gaps', 'holm', 'mention', 'swapped', 'train_on', 'text_scores', 'swap_gap',
-           'group_rates', 'rate_gaps', 'permutation_p', 'judge', 'with_swapped', 'balance_weights', 'drawn_anew',
-           'fair_thresholds', 'way_once', 'over_seeds']
+           'CROWS', 'MALE', 'MOST_PAIRS', 'SETS', 'KINDS', 'ASKED', 'LARGE', 'counterfactuals', 'score_gaps', 'holm',
+           'mention', 'swapped', 'train_on', 'text_scores', 'swap_gap', 'group_rates', 'rate_gaps', 'permutation_p',
+           'judge', 'with_swapped', 'balance_weights', 'drawn_anew', 'fair_thresholds', 'way_once', 'over_seeds',
+           'crows_pairs', 'winobias', 'shared_places', 'pseudo_log_likelihood', 'language_model', 'pair_scores',
+           'words_of', 'stereotypes_once', 'shares', 'pair_defects', 'wilson_of_clusters', 'changed_answers',
+           'card_section']
 
 # %% ../nbs/19_fairness.ipynb #c72ad26f
-import random
+import ast, io, random, re
+from difflib import SequenceMatcher
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from transformers import PreTrainedModel
+from transformers import (
+    AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel)
 
+from .cleaning import language
 from .data import load_data
 from .evaluation import accuracy, wilson_interval
+from .generation import real_text, rolling_log_likelihoods
+from .loading import find_model, quiet
 from .models import load, set_dropout
 from .tokens import tokenize
 from .training import fit, predict_logits
@@ -262,3 +270,168 @@ def over_seeds(runs: pd.DataFrame, # of `way_once`, as the record keeps them
                         "low": ends.low, "high": ends.high}
             found.append(own)
     return pd.DataFrame(found).set_index(["measure", "way"])
+
+# %% ../nbs/19_fairness.ipynb #2e2d8d69
+CROWS = "crows_pairs/crows_pairs_anonymized.csv"
+MALE = {"he", "him", "his", "himself"}
+MOST_PAIRS = 60 # of a kind, as many as the smallest one has
+
+def crows_pairs() -> pd.DataFrame: # kind, more, less
+    "A more and a less stereotyped sentence in each row; InputError without COURSE_REAL_DATA."
+    table = pd.read_csv(io.StringIO(real_text(CROWS)))
+    return table.rename(columns={"bias_type": "kind", "sent_more": "more", "sent_less": "less"})
+
+def winobias(part: str = "dev") -> pd.DataFrame: # kind, more, less
+    "Pairs that differ in a pronoun; raises InputError without COURSE_REAL_DATA."
+    rows = []
+    for kind in ("type1", "type2"):
+        files = [real_text(f"winobias/{side}_stereotyped_{kind}.txt.{part}").splitlines()
+                 for side in ("pro", "anti")]
+        for pair in zip(*files, strict=True):
+            more, less = (re.sub(r"^\d+ |[\[\]]", "", line).strip() for line in pair)
+            rows.append({"kind": kind, "more": more, "less": less})
+    return pd.DataFrame(rows)
+
+SETS = {"crows_pairs": crows_pairs, "winobias": winobias}
+
+# %% ../nbs/19_fairness.ipynb #05610219
+def shared_places(first: list, second: list) -> tuple: # (places in first, places in second)
+    "Where the tokens stand that two lists have in common, in their order."
+    blocks = SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
+    found = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
+    return [a for a, _ in found], [b for _, b in found]
+
+@torch.inference_mode()
+def pseudo_log_likelihood(model, tokenizer, ids: list, places: list) -> float: # nats
+    """Sum over places of the log-probability of the token there, it alone being hidden.
+    The places of special tokens don't count (Salazar et al. 2020)."""
+    places = [p for p in places if ids[p] not in tokenizer.all_special_ids]
+    if not places: return 0.0
+    at = torch.arange(len(places)), torch.tensor(places)
+    rows = torch.tensor(ids).repeat(len(places), 1)
+    targets = rows[at]
+    rows[at] = tokenizer.mask_token_id
+    scores = model(input_ids=rows).logits[at].float().log_softmax(-1)
+    return scores.gather(1, targets[:, None]).sum().item()
+
+# %% ../nbs/19_fairness.ipynb #61664d09
+def language_model(name: str, seed: int | None = None) -> tuple: # (model, tokenizer)
+    "A shipped model with its language head; with a seed the same shape with random weights."
+    folder = find_model(name)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    masked = tokenizer.mask_token is not None
+    kind = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    with quiet(), torch.random.fork_rng():
+        if seed is None: model = kind.from_pretrained(folder, dtype=torch.float32)
+        else:
+            torch.manual_seed(seed)
+            model = kind.from_config(config, dtype=torch.float32)
+    return model.eval(), tokenizer
+
+def pair_scores(model, tokenizer, pairs: pd.DataFrame) -> np.ndarray: # (pairs, 2), nats
+    "How probable a model finds both sentences: whole ones if causal, shared tokens if masked."
+    both = [*pairs["more"], *pairs["less"]]
+    if tokenizer.mask_token is None:
+        return -rolling_log_likelihoods(model, tokenizer, both)["nats"].to_numpy().reshape(2, -1).T
+    found = []
+    for texts in zip(pairs["more"], pairs["less"]):
+        ids = tokenizer(list(texts))["input_ids"]
+        found.append([pseudo_log_likelihood(model, tokenizer, own, places)
+                      for own, places in zip(ids, shared_places(*ids))])
+    return np.array(found).reshape(-1, 2)
+
+# %% ../nbs/19_fairness.ipynb #66762f5f
+def words_of(text: str) -> list: return re.findall(r"\w+", text.casefold())
+
+def stereotypes_once(source: str, kind: str, model: str, seed: int | None = None) -> dict:
+    "Counts of pairs of one kind; ties are no pairs. `seed`: of random weights."
+    pairs = SETS[source]().query("kind == @kind")
+    pairs = pairs.sample(min(MOST_PAIRS, len(pairs)), random_state=0)
+    own, tokenizer = language_model(model, seed)
+    scores = pair_scores(own, tokenizer, pairs)
+    sizes = np.array([[len(ids) for ids in tokenizer(pairs[side].tolist())["input_ids"]]
+                      for side in ("more", "less")]).T
+    gain, longer = scores[:, 0] - scores[:, 1], sizes[:, 0] - sizes[:, 1]
+    men = np.array([bool(MALE & ({*words_of(more)} - {*words_of(less)}))
+                    for more, less in zip(pairs["more"], pairs["less"])])
+    found = {"n": gain != 0, "stereotyped": gain > 0, "lengths_differ": (longer != 0) & (gain != 0),
+             "shorter": longer * gain < 0, "male": (gain != 0) & ((gain > 0) == men)}
+    return {name: int(own.sum()) for name, own in found.items()}
+
+def shares(runs: pd.DataFrame, part: str, whole: str) -> pd.DataFrame: # share, low, high, n
+    "One count over another, of all kinds together, for each set, model and seed."
+    sums = runs.groupby(["source", "model", "seed"], sort=False, dropna=False)[[part, whole]].sum()
+    sums = sums[sums[whole] > 0]
+    ends = [wilson_interval(*map(int, row)) for row in sums.to_numpy()]
+    return pd.DataFrame({"share": sums[part] / sums[whole], "low": [low for low, _ in ends],
+                         "high": [high for _, high in ends], "n": sums[whole]})
+
+# %% ../nbs/19_fairness.ipynb #2e57a73a
+def pair_defects(source: str) -> dict: # counts
+    "Pairs that differ in several places, have other numbers of words, or whose kind is doubted."
+    pairs = SETS[source]()
+    words = [[words_of(text) for text in own] for own in zip(pairs["more"], pairs["less"])]
+    places = [sum(code != "equal" for code, *_ in
+                  SequenceMatcher(None, *own, autojunk=False).get_opcodes()) for own in words]
+    found = {"n": len(pairs), "several_places": sum(n > 1 for n in places),
+             "words_differ": sum(len(more) != len(less) for more, less in words)}
+    if "annotations" not in pairs: return found
+    votes = [sum(kind in own for own in ast.literal_eval(listed))
+             for kind, listed in zip(pairs["kind"], pairs["annotations"])]
+    return {**found, "doubted": sum(n < 3 for n in votes)}
+
+KINDS = {"crows_pairs": ("race-color", "gender", "socioeconomic", "nationality", "religion", "age",
+                         "sexual-orientation", "physical-appearance", "disability"),
+         "winobias": ("type1", "type2")}
+ASKED = [("tiny-gpt2", "winobias", 5), ("tiny-gpt2", "crows_pairs", 5),
+         ("tiny-bert", "crows_pairs", 2), ("smollm2", "winobias", 0), ("smollm2", "crows_pairs", 0)]
+RECORDS["stereotypes"] = (stereotypes_once, [
+    {"source": source, "kind": kind, "model": model, "seed": seed}
+    for model, source, seeds in ASKED for seed in (None, *range(seeds)) for kind in KINDS[source]])
+RECORDS["pair-defects"] = (pair_defects, [{"source": source} for source in SETS])
+
+# %% ../nbs/19_fairness.ipynb #99db8b97
+LARGE = 30_000_000 # parameters, from which two persons must do
+
+def wilson_of_clusters(changed: np.ndarray) -> tuple: # (persons, sentences), bool -> (low, high)
+    "A 95 % interval for a share, with as many rows as the design effect leaves (Kish 1965)."
+    persons, sentences = changed.shape
+    share = changed.mean()
+    by_chance = share * (1 - share) / sentences
+    effect = max(1.0, changed.mean(1).var(ddof=1) / by_chance) if by_chance else 1.0
+    rows = max(1, round(changed.size / effect))
+    return wilson_interval(round(share * rows), rows)
+
+def changed_answers(model: PreTrainedModel, tokenizer, persons: int = len(ROLES)) -> pd.DataFrame:
+    "For each attribute how often the answer isn't the same for all groups: share, low, high, n."
+    table = counterfactuals().query("phrase < @persons")
+    ids = tokenizer(table["text"].tolist())["input_ids"]
+    logits = predict_logits(model, [{"input_ids": own} for own in ids])
+    table = table.assign(answer=logits.argmax(-1).numpy())
+    found = {}
+    for attribute, own in table.groupby("attribute", sort=False):
+        kinds = own.groupby(["phrase", "template"])["answer"].nunique().unstack()
+        low, high = wilson_of_clusters(kinds.to_numpy() > 1)
+        share = float((kinds > 1).to_numpy().mean())
+        found[attribute] = {"share": share, "low": low, "high": high, "n": kinds.size}
+    return pd.DataFrame(found).T
+
+# %% ../nbs/19_fairness.ipynb #13a5ba82
+def card_section(model: PreTrainedModel, tokenizer, recipe: dict, train: Dataset) -> str:
+    "What a model card says about answers that depend on the person, in Markdown."
+    head = "## Whom it treats differently\n\n"
+    if recipe["task"] != "text-classification" or recipe["pair"]:
+        return f"{head}Not measured for this task.\n"
+    spoken = [language(text) for text in train["text"][:500]]
+    if 2 * spoken.count("en") <= len(spoken):
+        return f"{head}Not measured: the sentences for it are English, most texts here aren't.\n"
+    persons = len(ROLES) if model.num_parameters() < LARGE else 2
+    lines = [f"| {attribute} | {', '.join(PEOPLE[attribute])} | {row['share']:.1%} "
+             f"({row['low']:.1%} to {row['high']:.1%}), n = {row['n']:.0f} |"
+             for attribute, row in changed_answers(model, tokenizer, persons).iterrows()]
+    rows = "\n".join(["| | groups | answers that depend on it |", "|---|---|---|", *lines])
+    return (f"{head}How often the answer to a sentence changes if only the person in it does "
+            f"({len(TEMPLATES)} sentences on films, {persons} persons of each group):\n\n{rows}\n\n"
+            "Other texts and other groups weren't tried; a small share doesn't show that the model"
+            " is fair.\n")

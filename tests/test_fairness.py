@@ -4,17 +4,23 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset
 from fairlearn.metrics import (
     demographic_parity_difference, equal_opportunity_difference, equalized_odds_difference)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
+from torch.nn.functional import cross_entropy
 
+from course_lib.errors import InputError
 from course_lib.fairness import (
-    FEATURES, OPENINGS, OTHER, PAIRS, PEOPLE, RECORDS, ROLES, TEMPLATES, WAYS, balance_weights,
-    counterfactuals, drawn_anew, fair_thresholds, group_rates, holm, mention, over_seeds,
-    permutation_p, rate_gaps, score_gaps, swapped, with_swapped)
+    CROWS, FEATURES, OPENINGS, OTHER, PAIRS, PEOPLE, RECORDS, ROLES, TEMPLATES, WAYS,
+    balance_weights, counterfactuals, crows_pairs, drawn_anew, fair_thresholds, group_rates, holm,
+    language_model, mention, over_seeds, pair_defects, pair_scores, permutation_p,
+    pseudo_log_likelihood, rate_gaps, score_gaps, shared_places, shares, stereotypes_once, swapped,
+    winobias, with_swapped)
+from course_lib.generation import behind_a_start
 from course_lib.records import recorded
 
 REFERENCES = (demographic_parity_difference, equal_opportunity_difference,
@@ -169,3 +175,106 @@ def test_the_record_is_that_of_the_code():
     assert np.allclose(row[["difference", "low", "high"]].astype(float),
                        [difference.mean(), ends.low, ends.high])
     assert row["high"] < 0 and row["mean"] < 0.25 * summary.loc[("gap", "skewed"), "mean"]
+
+
+PAIRS_BY_HAND = [("age", "The film was long and good.", "The play was long and good."),
+                 ("age", "She saw a film.", "She saw an old film today."),
+                 ("gender", "It was good.", "It was bad.")]
+
+
+@pytest.fixture
+def hand_made(tmp_path, monkeypatch):
+    "A folder as that of the real sets, with harmless pairs."
+    table = pd.DataFrame(PAIRS_BY_HAND, columns=["bias_type", "sent_more", "sent_less"])
+    table["annotations"] = [[["age"]] * 5, [["age"]] * 2 + [[]] * 3, [["gender"]] * 3 + [[]] * 2]
+    (tmp_path / "crows_pairs").mkdir()
+    table.to_csv(tmp_path / CROWS)
+    (tmp_path / "winobias").mkdir()
+    for kind, (side, who) in itertools.product((1, 2), (("pro", "he"), ("anti", "she"))):
+        path = tmp_path / "winobias" / f"{side}_stereotyped_type{kind}.txt.dev"
+        path.write_text(f"1 [The cook] said that [{who}] was late.\n")
+    monkeypatch.setenv("COURSE_REAL_DATA", str(tmp_path))
+
+
+def test_a_pseudo_log_likelihood_hides_one_token_at_a_time():
+    model, tokenizer = language_model("tiny-bert")
+    ids = tokenizer("The film was long and good.")["input_ids"]
+    places, expected = [1, 3, 4], 0.0
+    for place in places:
+        hidden = torch.tensor([ids])
+        hidden[0, place] = tokenizer.mask_token_id
+        with torch.no_grad(): logits = model(input_ids=hidden).logits[0, place]
+        expected -= cross_entropy(logits, torch.tensor(ids[place])).item()
+    found = pseudo_log_likelihood(model, tokenizer, ids, places)
+    assert np.isclose(found, expected, rtol=1e-4)
+    assert np.isclose(pseudo_log_likelihood(model, tokenizer, ids, [0, *places]), found)
+    assert pseudo_log_likelihood(model, tokenizer, ids, [0]) == 0
+
+
+def test_shared_tokens_stand_in_order():
+    assert shared_places([2, 7, 8, 9], [2, 5, 8, 4, 9]) == ([0, 2, 3], [0, 2, 4])
+    assert shared_places([1], [2]) == ([], [])
+
+
+def test_a_causal_score_is_that_of_transformers():
+    model, tokenizer = language_model("tiny-gpt2")
+    pairs = pd.DataFrame({"more": ["The film was good."], "less": ["The film was very bad."]})
+    found = pair_scores(model, tokenizer, pairs)[0]
+    for own, text in zip(found, (pairs["more"][0], pairs["less"][0])):
+        ids = torch.tensor([behind_a_start(tokenizer, [text])[0]])
+        with torch.no_grad(): loss = model(input_ids=ids, labels=ids).loss.item()
+        assert np.isclose(own, -loss * (ids.shape[1] - 1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["tiny-bert", "tiny-gpt2"])
+def test_pairs_are_counted_from_a_file_made_by_hand(hand_made, model):
+    found = stereotypes_once("crows_pairs", "age", model)
+    assert found["n"] == 2 and 0 <= found["stereotyped"] <= 2
+    assert 0 <= found["shorter"] <= found["lengths_differ"] == 1
+    assert stereotypes_once("crows_pairs", "age", model) == found
+    own, tokenizer = language_model(model)
+    table = crows_pairs().query("kind == 'age'")
+    scores = pair_scores(own, tokenizer, table)
+    assert found["stereotyped"] == (scores[:, 0] > scores[:, 1]).sum()
+    assert set(stereotypes_once("crows_pairs", "age", model, seed=0)) == set(found)
+
+
+def test_a_pronoun_is_known_in_winobias(hand_made):
+    assert winobias()["more"].tolist() == ["The cook said that he was late."] * 2
+    found = stereotypes_once("winobias", "type1", "tiny-gpt2")
+    assert found["n"] == 1 and found["male"] == found["stereotyped"]
+    assert found["lengths_differ"] == found["shorter"] == 0
+
+
+def test_defects_are_counted(hand_made):
+    assert pair_defects("crows_pairs") == {"n": 3, "several_places": 1, "words_differ": 1,
+                                           "doubted": 1}
+    assert pair_defects("winobias") == {"n": 2, "several_places": 0, "words_differ": 0}
+
+
+def test_random_weights_are_drawn_anew_and_leave_the_state_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    (one, _), (same, _), (other, _) = (language_model("tiny-bert", seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    weights = [model.get_output_embeddings().weight for model in (one, same, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_without_real_data_it_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("COURSE_REAL_DATA", raising=False)
+    with pytest.raises(InputError, match="COURSE_REAL_DATA"):
+        stereotypes_once("winobias", "type1", "tiny-gpt2")
+
+
+def test_the_recorded_scores_are_those_of_the_code():
+    asked = recorded("stereotypes")
+    own = asked[["source", "kind", "model", "seed"]].astype(object)
+    own = own.where(asked["seed"].notna(), own.assign(seed=None))
+    assert own.to_dict("records") == RECORDS["stereotypes"][1]
+    assert (asked["stereotyped"] <= asked["n"]).all() and (asked["n"] <= 60).all()
+    pooled = shares(asked, "stereotyped", "n")
+    part = asked[asked["model"] == "smollm2"].query("source == 'crows_pairs'")
+    row = pooled.loc[("crows_pairs", "smollm2")].iloc[0]
+    assert row["n"] == part["n"].sum() and row["low"] < row["share"] < row["high"]
+    assert recorded("pair-defects")["source"].tolist() == ["crows_pairs", "winobias"]
