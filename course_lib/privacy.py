@@ -7,10 +7,10 @@ __all__ = ['PATTERNS', 'CHECKS', 'MARK', 'NAMES', 'TIMES', 'CODES', 'ROWS', 'NOI
            'is_card', 'is_iban', 'is_ip', 'is_phone', 'find_personal', 'scrub', 'read_marked', 'rule_counts', 'secret',
            'plant', 'code_nats', 'exposures', 'private_data', 'fresh_model', 'train_openly', 'chance_of',
            'membership_scores', 'rate_at', 'attack', 'private_gradient', 'privacy_spent', 'fit_privately',
-           'loss_of_text', 'train_privately', 'noise_for', 'loss_of_states', 'public_scale', 'price_once',
-           'probe_accuracy', 'code_rows', 'unlearn', 'private_once', 'personal_data', 'card_section']
+           'loss_of_text', 'train_privately', 'noise_for', 'loss_of_states', 'states_of', 'public_scale', 'price_once',
+           'probe_accuracy', 'code_rows', 'stands_out', 'unlearn', 'private_once', 'personal_data', 'card_section']
 
-# %% ../nbs/20_privacy.ipynb #5149e02b
+# %% ../nbs/20_privacy.ipynb #6d962a54
 import copy, ipaddress, math, random, re
 
 import numpy as np
@@ -32,6 +32,7 @@ from .generation import (
     next_token_batch, next_token_loss, perplexity, surprises, text_generation, text_rows)
 from .models import load, set_dropout
 from .packed import body_of
+from .prompting import encode
 from .training import fit
 
 # %% ../nbs/20_privacy.ipynb #5da0e724
@@ -296,11 +297,16 @@ def loss_of_states(head: torch.nn.Linear, row: tuple) -> torch.Tensor: # a scala
     states, label = row
     return cross_entropy(head(states)[None], label[None])
 
-# %% ../nbs/20_privacy.ipynb #a7cee5c2
+# %% ../nbs/20_privacy.ipynb #c811fca2
+def states_of(model: PreTrainedModel, tokenizer, texts: list) -> torch.Tensor: # (texts, width)
+    "One vector a text, as in the chapter on contrastive learning."
+    rows = [{"input_ids": ids} for ids in encode(tokenizer, texts)]
+    return torch.tensor(embed(body_of(model), rows))
+
 def public_scale(model: PreTrainedModel, tokenizer) -> tuple: # (mean, deviation), (width,) each
     "Of the states of texts that aren't secret; those of the training texts would tell of them."
     public = shipped("unlabelled_reviews.txt").read_text(encoding="utf-8").splitlines()[:1000]
-    states = torch.tensor(embed(body_of(model), text_rows(public, tokenizer)))
+    states = states_of(model, tokenizer, public)
     return states.mean(0), states.std(0)
 
 def price_once(seed: int) -> dict: # ε -> accuracy on the validation part
@@ -312,8 +318,8 @@ def price_once(seed: int) -> dict: # ε -> accuracy on the validation part
              "validation": splits["validation"]}
     rows = {}
     for part, own in parts.items():
-        states = torch.tensor(embed(body_of(model), text_rows(own["text"][:], tokenizer)))
-        rows[part] = [*zip(normalize((states - mean) / deviation), torch.tensor(own["label"][:]))]
+        states = normalize((states_of(model, tokenizer, own["text"][:]) - mean) / deviation)
+        rows[part] = [*zip(states, torch.tensor(own["label"][:]))]
     return {name: probe_accuracy(rows, epsilon, seed) for name, epsilon in
             {"open": math.inf, **NOISE}.items()}
 
@@ -343,17 +349,34 @@ def code_rows(tokenizer, secrets: list) -> list: # of dicts: input_ids, labels
         rows.append({"input_ids": row["input_ids"], "labels": [-100] * n + row["input_ids"][n:]})
     return rows
 
-# %% ../nbs/20_privacy.ipynb #f350918f
-def unlearn(model: PreTrainedModel, tokenizer, names: list, steps: int = 40, seed: int = 0,
-           ) -> PreTrainedModel: # a copy
-    "Fine-tune on random numbers after these names, until none is more probable than another."
-    rng, model = random.Random(seed + 1), copy.deepcopy(model)
-    secrets = [(name, rng.randrange(CODES)) for _ in range(4 * steps) for name in names]
-    fit(model, code_rows(tokenizer, secrets), task=text_generation, epochs=1,
-        batch_size=4 * len(names), learning_rate=2e-4, seed=seed, progress=False)
+# %% ../nbs/20_privacy.ipynb #28a7d977
+def stands_out(model: PreTrainedModel, tokenizer, secrets: list, others: int = 50, seed: int = 0,
+              ) -> np.ndarray: # nats, (secrets,)
+    "How much less each (name, code) surprises than the median of random codes does."
+    rng, found = random.Random(seed), []
+    for name, code in secrets:
+        codes = [code, *rng.sample(range(CODES), others)]
+        nats, _ = surprises(model, code_rows(tokenizer, [(name, other) for other in codes]))
+        found.append(np.median(nats[1:]) - nats[0])
+    return np.array(found)
+
+def unlearn(model: PreTrainedModel, checkpoint: PreTrainedModel, tokenizer, secrets: list,
+            rounds: int = 12, learning_rate: float = 2e-5) -> PreTrainedModel: # a copy
+    "Raise the loss on each secret until it stands out no more than in the checkpoint."
+    model, usual = copy.deepcopy(model), stands_out(checkpoint, tokenizer, secrets)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0)
+    for _ in range(rounds):
+        too_far = stands_out(model, tokenizer, secrets) > usual
+        if not too_far.any(): break
+        known = [one for one, more in zip(secrets, too_far) if more]
+        batch = next_token_batch(model, code_rows(tokenizer, known))
+        for _ in range(4):
+            optimizer.zero_grad()
+            (-next_token_loss(model, batch)[0]).backward()
+            optimizer.step()
     return model
 
-# %% ../nbs/20_privacy.ipynb #a3e70b41
+# %% ../nbs/20_privacy.ipynb #6ef22c89
 def private_once(way: str, seed: int) -> dict: # measure -> number
     "Train in one of four ways on reviews with canaries, and attack the model."
     data, (start, tokenizer) = private_data(seed), fresh_model()
@@ -363,8 +386,8 @@ def private_once(way: str, seed: int) -> dict: # measure -> number
     if way == "privately": model, epsilon = train_privately(texts, seed)
     else: model = train_openly(texts, seed)
     if way == "unlearned":
-        model = unlearn(model, tokenizer, canaries.loc[canaries["times"] > 0, "name"].tolist(),
-                        seed=seed)
+        seen = canaries[canaries["times"] > 0]
+        model = unlearn(model, start, tokenizer, [*zip(seen["name"], seen["code"])])
     found = exposures(model, tokenizer, canaries).groupby("times")["exposure"]
     nats, n = surprises(model, text_rows(data["held"], tokenizer))
     return {"loss": float(nats.sum() / n.sum()), "epsilon": epsilon,

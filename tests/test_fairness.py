@@ -14,13 +14,15 @@ from scipy.stats import ttest_1samp
 from torch.nn.functional import cross_entropy
 
 from course_lib.errors import InputError
+from course_lib.evaluation import wilson_interval
 from course_lib.fairness import (
     CROWS, FEATURES, OPENINGS, OTHER, PAIRS, PEOPLE, RECORDS, ROLES, TEMPLATES, WAYS,
-    balance_weights, counterfactuals, crows_pairs, drawn_anew, fair_thresholds, group_rates, holm,
-    language_model, mention, over_seeds, pair_defects, pair_scores, permutation_p,
-    pseudo_log_likelihood, rate_gaps, score_gaps, shared_places, shares, stereotypes_once, swapped,
-    winobias, with_swapped)
+    balance_weights, card_section, changed_answers, counterfactuals, crows_pairs, drawn_anew,
+    fair_thresholds, group_rates, holm, language_model, mention, over_seeds, pair_defects,
+    pair_scores, permutation_p, pseudo_log_likelihood, rate_gaps, score_gaps, shared_places,
+    shares, stereotypes_once, swapped, wilson_of_clusters, winobias, with_swapped)
 from course_lib.generation import behind_a_start
+from course_lib.models import load
 from course_lib.records import recorded
 
 REFERENCES = (demographic_parity_difference, equal_opportunity_difference,
@@ -278,3 +280,55 @@ def test_the_recorded_scores_are_those_of_the_code():
     row = pooled.loc[("crows_pairs", "smollm2")].iloc[0]
     assert row["n"] == part["n"].sum() and row["low"] < row["share"] < row["high"]
     assert recorded("pair-defects")["source"].tolist() == ["crows_pairs", "winobias"]
+
+
+def test_the_interval_of_clusters_lies_between_sentences_and_persons():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        changed = rng.random((8, 12)) < rng.random((8, 1))
+        low, high = wilson_of_clusters(changed)
+        n = changed.size
+        plain_low, plain_high = wilson_interval(int(changed.sum()), n)
+        assert 0 <= low <= changed.mean() <= high <= 1
+        assert high - low >= plain_high - plain_low - 1e-9
+    same = np.repeat(np.arange(8) < 2, 12).reshape(8, 12)    # a person decides it all
+    low, high = wilson_of_clusters(same)
+    assert high - low > 0.4
+
+
+def test_the_interval_of_clusters_keeps_its_word():
+    rng, held, worlds = np.random.default_rng(1), 0, 1000
+    for _ in range(worlds):
+        low, high = wilson_of_clusters(rng.random((8, 12)) < rng.beta(3, 7, (8, 1)))
+        held += low <= 0.3 <= high
+    assert 0.88 < held / worlds < 0.99
+
+
+def test_a_card_tells_how_often_the_person_decides(monkeypatch):
+    model, tokenizer = load("tiny-gpt2", labels=["a", "b", "c"])
+    texts = counterfactuals()["text"].tolist()
+    def answers(of_one):
+        def predict(_, rows):
+            told = [tokenizer.decode(row["input_ids"]) for row in rows]
+            return torch.eye(3)[[of_one(text.lower()) for text in told]]
+        return predict
+    monkeypatch.setattr("course_lib.fairness.predict_logits", answers(lambda text: 2))
+    assert (changed_answers(model, tokenizer)["share"] == 0).all()
+    by_word = answers(lambda text: int("muslim" in text))
+    monkeypatch.setattr("course_lib.fairness.predict_logits", by_word)
+    found = changed_answers(model, tokenizer)
+    assert found.loc["religion", "share"] == 1 and found.drop("religion")["share"].max() == 0
+    assert (found["n"] == len(ROLES) * len(TEMPLATES)).all() and len(texts) == 1536
+    rows = Dataset.from_dict({"text": ["This film is not what I had been told it was."] * 4})
+    card = card_section(model, tokenizer, {"task": "text-classification", "pair": False}, rows)
+    assert card.count("\n|") == 2 + len(PEOPLE) and "100.0%" in card and "n = 96" in card
+
+
+@pytest.mark.parametrize(("task", "pair", "text"), [
+    ("token-classification", False, "This film is not what I was told."),
+    ("text-classification", True, "This film is not what I was told."),
+    ("text-classification", False, "Der Film ist nicht das, was man mir gesagt hat."),
+    ("text-classification", False, "映画は面白くなかった"), ("text-classification", False, "ok")])
+def test_where_the_sentences_do_not_fit_nothing_is_measured(task, pair, text):
+    rows = Dataset.from_dict({"text": [text] * 3})
+    assert "Not measured" in card_section(None, None, {"task": task, "pair": pair}, rows)
