@@ -7,20 +7,21 @@ __all__ = ['LOOKS', 'STEPS', 'RECIPE', 'PASSES', 'LAYER', 'RUNS', 'SLOWLY', 'RAT
            'CLAIMS', 'SMOLLM2', 'LORA', 'CONSTANT', 'COSINE', 'NO_WARMUP', 'NO_WORSE', 'HIGH', 'SHARE', 'LATE', 'FEW',
            'GAPS', 'LONG', 'STOPPED', 'SAVED', 'COUNTS', 'STATES', 'CASED', 'READERS', 'MARKS', 'QUANTILE', 'SWEEP',
            'RARE', 'CHANGED', 'HARMLESS', 'DENIED', 'ROWS', 'SCRATCH', 'FILM_COUNTS', 'ONE_EPOCH', 'EIGHTH',
-           'NEXT_WORD', 'BERT', 'GUESSED', 'ASK', 'ASK_8', 'PROMPT', 'RARELY', 'SHARED', 'DERIVED', 'COLUMNS', 'READS',
-           'BEGINS_WITH', 'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger',
-           'plot_effects', 'all_rows', 'draw', 'make_rare', 'cleaned', 'run_once', 'counted', 'altered',
-           'measure_flips', 'what_it_took', 'in_eighths', 'from_eighths', 'of_films', 'odds_of_right', 'judged_answers',
-           'measures', 'prompt_once', 'both_ways', 'next_word_once', 'word_measures', 'joint_once', 'other_task',
-           'corpus_once', 'states_of', 'states_once', 'some_texts', 'misspelt', 'cut_off', 'measured_streams',
-           'stream_tables', 'drift_once', 'false_alarms', 'Effect', 'gain', 'within', 'cost', 'arms', 'rates_of',
-           'searching', 'Claim', 'everywhere', 'dropped', 'gap', 'narrower', 'steps_saved', 'only', 'by_readers',
-           'another_draw', 'winners_luck', 'miscalibrated', 'turns', 'labels_for', 'labels_saved', 'over_prompt',
-           'lora', 'ahead', 'interval', 'standard_error', 'decide', 'verdict', 'told_by_word', 'p_value', 'numbers',
-           'judged', 'judged_line', 'defaults_of', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of', 'print_of',
-           'checksum_at', 'code_of', 'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text', 'Runs',
-           'place_of', 'read_run', 'OutOfTime', 'getter', 'with_rows', 'run_claims', 'check_place', 'Asked', 'Unmade',
-           'asked_runs', 'ledger_before', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of',
+           'NEXT_WORD', 'BERT', 'GUESSED', 'ASK', 'ASK_8', 'PROMPT', 'RARELY', 'SKEWED', 'BALANCED', 'SWAPPED',
+           'DRAWN_ANEW', 'OPENLY', 'NOISY', 'FORGOT', 'FOUND', 'SHARED', 'DERIVED', 'COLUMNS', 'READS', 'BEGINS_WITH',
+           'AMONG_SETTINGS', 'HERE', 'PACKED', 'FAMOUS', 'SOURCES', 'RECORDS', 'plot_ledger', 'plot_effects',
+           'all_rows', 'draw', 'make_rare', 'cleaned', 'run_once', 'counted', 'altered', 'measure_flips',
+           'what_it_took', 'in_eighths', 'from_eighths', 'of_films', 'odds_of_right', 'judged_answers', 'measures',
+           'prompt_once', 'both_ways', 'next_word_once', 'word_measures', 'joint_once', 'other_task', 'corpus_once',
+           'states_of', 'states_once', 'some_texts', 'misspelt', 'cut_off', 'measured_streams', 'stream_tables',
+           'drift_once', 'false_alarms', 'Effect', 'gain', 'within', 'cost', 'arms', 'rates_of', 'searching', 'Claim',
+           'everywhere', 'dropped', 'gap', 'narrower', 'steps_saved', 'only', 'by_readers', 'another_draw',
+           'winners_luck', 'miscalibrated', 'turns', 'labels_for', 'labels_saved', 'over_prompt', 'lora', 'ahead',
+           'skewed_once', 'attacked_once', 'interval', 'standard_error', 'decide', 'verdict', 'told_by_word', 'p_value',
+           'numbers', 'judged', 'judged_line', 'defaults_of', 'resolved', 'taken_besides', 'run_key', 'checkpoint_of',
+           'print_of', 'checksum_at', 'code_of', 'names_in', 'plain', 'bare', 'made', 'pack', 'unpacked', 'as_text',
+           'Runs', 'place_of', 'read_run', 'OutOfTime', 'getter', 'with_rows', 'run_claims', 'check_place', 'Asked',
+           'Unmade', 'asked_runs', 'ledger_before', 'conditions', 'run_claim', 'ledger_rows', 'merged', 'test_rows_of',
            'recomputed', 'measured_again', 'check_claims', 'differences_between', 'same', 'stale', 'continuation',
            'spelt_alike', 'sentences', 'reader', 'contamination_once']
 
@@ -51,6 +52,7 @@ from .counting import count_words, mark_denied, words_of
 from .curve import new_head
 from .evaluation import expected_calibration_error
 from .export import film_rows
+from .fairness import way_once
 from .files import checksum, exists, is_file, shipped, try_place, write_atomically
 from .inside import layer_states
 from .packed import body_of
@@ -61,6 +63,7 @@ from .models import blocks, freeze, load, set_dropout
 from .monitoring import (
     compare_tables, measure, random_map, summary, windows_until_alarm)
 from .multitask import joint_and_separate
+from .privacy import private_once
 from .pretraining import (
     language, new_model, over_stream, pretraining_optimizer, read_texts, token_stream, wsd)
 from .prompting import VERBALIZER, draw_examples, encode, few_shot_log_probs
@@ -954,6 +957,64 @@ CLAIMS["monitoring"] = Claim(
      "false alarms": cost("false_alarms", kind="drift")},
     unit="windows of 100 texts ahead", seeds=5, scores=True, special={"false alarms": RARELY})
 
+# %% ../nbs/b_claims.ipynb #bccfa5c1
+def skewed_once(seed: int, rows: int = 480, way: str = "skewed") -> dict: # measure -> points
+    "Train on reviews with a planted bias, mended in one of the ways of chapter 19."
+    found = way_once(way, seed, rows)
+    return {name: 100 * found[name] for name in ("accuracy", "gap", "changed", "equalised_odds")}
+
+def attacked_once(seed: int, rows: int = 320, way: str = "openly") -> dict: # measure -> number
+    "Train with canaries among the texts, in one of the ways of chapter 20, and attack the model."
+    found = private_once(way, seed, rows)
+    return {"never": found["exposure: 0"], "once": found["exposure: 1"],
+            "ten times": found["exposure: 10"], "false alarms": 1.0,
+            "by loss": 100 * found["loss: rate"], "by reference": 100 * found["reference: rate"],
+            "loss": 100 * found["loss"]}
+
+RUNS |= {"skew": skewed_once, "attacks": attacked_once}
+SKEWED, BALANCED, SWAPPED, DRAWN_ANEW = [
+    {"kind": "skew", "way": way} for way in ("skewed", "balanced", "swapped too", "drawn anew")]
+OPENLY, NOISY, FORGOT = [
+    {"kind": "attacks", "way": way} for way in ("openly", "privately", "unlearned")]
+
+# %% ../nbs/b_claims.ipynb #3075054f
+CLAIMS["bias-inherited"] = Claim(
+    "a model takes over a bias of its data",
+    {"answers that depend on the person": gain("changed", BALANCED, **SKEWED),
+     "equalised odds": gain("equalised_odds", BALANCED, **SKEWED),
+     "gap of the scores": gain("gap", BALANCED, **SKEWED)},
+    unit="points", worth=5.0, seeds=5,
+    special={"gap of the scores": {"unit": "hundredths of a logit", "worth": 50.0}})
+
+CLAIMS["mitigation"] = Claim(
+    "a bias can be taken out, and accuracy doesn't suffer",
+    {f"{name}, {what}": effect
+     for name, mended in {"swapped too": SWAPPED, "drawn anew": DRAWN_ANEW}.items()
+     for what, effect in {"fewer answers that depend on the person":
+                              gain("changed", mended, **SKEWED),
+                          "accuracy": gain(against=SKEWED, **mended)}.items()},
+    unit="points", worth=5.0, seeds=5,
+    special={f"{name}, accuracy": {"worth": 1.0, "expects": NO_WORSE}
+             for name in ("swapped too", "drawn anew")})
+
+FOUND = {"unit": "points of the members", "worth": 5.0}
+CLAIMS["privacy"] = Claim(
+    "a fine-tuned model gives its texts away; noise prevents that, at a price",
+    {"canaries inserted once against never": within("once", "never", **OPENLY),
+     "canaries inserted ten times against never": within("ten times", "never", **OPENLY),
+     "members found by loss, beyond chance": within("by loss", "false alarms", **OPENLY),
+     "members found with a reference against by loss":
+         within("by reference", "by loss", **OPENLY),
+     "noise, fewer members found": gain("by reference", NOISY, **OPENLY),
+     "noise, less of the canaries inserted ten times": gain("ten times", NOISY, **OPENLY),
+     "noise, loss on other texts": gain("loss", NOISY, **OPENLY),
+     "unlearning, less of the canaries inserted ten times": gain("ten times", FORGOT, **OPENLY)},
+    unit="bits", seeds=5, rows=320,
+    special={"members found by loss, beyond chance": FOUND,
+             "members found with a reference against by loss": FOUND,
+             "noise, fewer members found": FOUND,
+             "noise, loss on other texts": {"unit": "hundredths of a nat", "expects": ("harms",)}})
+
 # %% ../nbs/b_claims.ipynb #3a07aa47
 def interval(
     values, # effects, one a seed; or (…, seeds)
@@ -1080,7 +1141,8 @@ def taken_besides(kind: str) -> dict:
 # %% ../nbs/b_claims.ipynb #6a0e7d52
 READS = {"joint": ["reviews.csv", "news.jsonl"],
          "corpus": ["reviews.csv", "news.jsonl", "unlabelled_reviews.txt"]} # else the reviews
-BEGINS_WITH = {"joint": "tiny-gpt2", "drift": "tiny-gpt2", "corpus": "tiny-bert"}
+BEGINS_WITH = {"joint": "tiny-gpt2", "drift": "tiny-gpt2", "corpus": "tiny-bert",
+               "skew": "tiny-gpt2", "attacks": "tiny-gpt2"}
 
 def run_key(kind: str, settings: dict) -> str: # 16 hexadecimal digits
     "The name of a run: a hash of all that its numbers depend on; `settings` are resolved ones."

@@ -242,13 +242,14 @@ WAYS = {"balanced": lambda rows, few, seed: mention(few, 0.5, seed),
         "swapped too": lambda rows, few, seed: with_swapped(rows),
         "drawn anew": lambda rows, few, seed: drawn_anew(rows, seed)}
 
-def way_once(way: str, seed: int) -> dict: # as `judge`
-    "Train on 480 reviews with a planted skew, mended in one of the ways, and judge the model."
+def way_once(way: str, seed: int, rows: int = 480) -> dict: # as `judge`
+    "Train on reviews with a planted skew, mended in one of the ways, and judge the model."
     splits = load_data("reviews")
-    few = splits["train"].shuffle(seed=seed).select(range(480))
-    rows = WAYS[way](mention(few, 0.7, seed), few, seed)
+    few = splits["train"].shuffle(seed=seed).select(range(rows))
+    mended = WAYS[way](mention(few, 0.7, seed), few, seed)
     epochs = 2 if way == "swapped too" else 4 # as many steps for all
-    return judge(*train_on(rows, seed, epochs=epochs), mention(splits["validation"], 0.5, seed + 1))
+    judged = mention(splits["validation"], 0.5, seed + 1)
+    return judge(*train_on(mended, seed, epochs=epochs), judged)
 
 RECORDS = {"fairness": (way_once, [{"way": way, "seed": seed} for seed in range(5)
                                    for way in WAYS])}

@@ -158,11 +158,11 @@ def exposures(model: PreTrainedModel, tokenizer, canaries: pd.DataFrame, # of `p
 # %% ../nbs/20_privacy.ipynb #156c7841
 ROWS = 320 # reviews to train on, and as many that the model doesn't see
 
-def private_data(seed: int = 0) -> dict: # members, others, held: lists of texts
+def private_data(seed: int = 0, rows: int = ROWS) -> dict: # members, others, held: lists of texts
     "Reviews to train on, others like them, and some of the validation part."
     splits = load_data("reviews")
     texts = splits["train"].shuffle(seed=seed)["text"][:]
-    return {"members": texts[:ROWS], "others": texts[ROWS:2 * ROWS],
+    return {"members": texts[:rows], "others": texts[rows:2 * rows],
             "held": splits["validation"]["text"][:300]}
 
 def fresh_model() -> tuple: # (model, tokenizer)
@@ -377,9 +377,9 @@ def unlearn(model: PreTrainedModel, checkpoint: PreTrainedModel, tokenizer, secr
     return model
 
 # %% ../nbs/20_privacy.ipynb #6ef22c89
-def private_once(way: str, seed: int) -> dict: # measure -> number
+def private_once(way: str, seed: int, rows: int = ROWS) -> dict: # measure -> number
     "Train in one of four ways on reviews with canaries, and attack the model."
-    data, (start, tokenizer) = private_data(seed), fresh_model()
+    data, (start, tokenizer) = private_data(seed, rows), fresh_model()
     planted, canaries = plant(data["members"], seed)
     texts = [scrub(text) for text in planted] if way == "scrubbed" else planted
     epsilon = math.inf
