@@ -476,6 +476,9 @@ def test_every_effect_can_be_asked(name):
         "joint": ("joint", "separate"),
         "corpus": ("accuracy",),
         "drift": ("false_alarms", *(f"{c}: ahead" for c in DRIFTS)),
+        "skew": ("accuracy", "gap", "changed", "equalised_odds"),
+        "attacks": ("never", "once", "ten times", "false alarms", "by loss", "by reference",
+                    "loss"),
     }
     changes = set(module.altered.__code__.co_varnames) - {"network", "seed", "tables", "table"}
     def get(further=0, kind="fine-tune", **settings):
