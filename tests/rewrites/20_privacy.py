@@ -64,3 +64,39 @@ def e20_3_divided(gradients, max_norm):
 
 
 def e20_3_renorm(gradients, max_norm): return gradients.renorm(2, 0, max_norm).sum(0)
+
+
+def e20_1_share(nats, code):
+    values = np.asarray(nats)
+    return float(-np.log2((1 + np.count_nonzero(values < values[code])) / values.size))
+
+
+def e20_1_ranked(nats, code):
+    from scipy.stats import rankdata
+    return float(np.log2(len(nats) / rankdata(nats, method="min")[code]))
+
+
+def e20_2_quantile(members, others, false_positives):
+    others = np.sort(np.asarray(others, dtype=float))
+    n = len(others)
+    allowed = math.floor(false_positives * n + 1e-9)
+    threshold = -math.inf if allowed >= n else others[n - 1 - allowed]
+    return np.count_nonzero(np.asarray(members) > threshold) / len(members)
+
+
+def e20_2_torch(members, others, false_positives):
+    members, others = torch.as_tensor(np.asarray(members)), torch.as_tensor(np.asarray(others))
+    allowed = int(false_positives * len(others) + 1e-9)
+    if allowed >= len(others): return 1.0
+    threshold = others.topk(allowed + 1).values[-1]
+    return (members > threshold).double().mean().item()
+
+
+def e20_3_utils(gradients, max_norm):
+    total = torch.zeros_like(gradients[0])
+    for g in gradients:
+        p = torch.zeros_like(g, requires_grad=True)
+        p.grad = g.clone()
+        if g.norm() > max_norm: torch.nn.utils.clip_grad_norm_([p], max_norm)
+        total = total + p.grad
+    return total
