@@ -343,7 +343,9 @@ def pair_scores(model, tokenizer, pairs: pd.DataFrame) -> np.ndarray: # (pairs, 
     return np.array(found).reshape(-1, 2)
 
 # %% ../nbs/19_fairness.ipynb #66762f5f
-def words_of(text: str) -> list: return re.findall(r"\w+", text.casefold())
+def words_of(text: str) -> list:
+    "The words of a text in lower case, without punctuation."
+    return re.findall(r"\w+", text.casefold())
 
 def stereotypes_once(source: str, kind: str, model: str, seed: int | None = None) -> dict:
     "Counts of pairs of one kind; ties are no pairs. `seed`: of random weights."

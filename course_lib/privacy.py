@@ -294,6 +294,7 @@ def noise_for(epsilon: float, sample_rate: float, steps: int, delta: float) -> f
     return high
 
 def loss_of_states(head: torch.nn.Linear, row: tuple) -> torch.Tensor: # a scalar
+    "Cross-entropy of one row, a pair of states and label."
     states, label = row
     return cross_entropy(head(states)[None], label[None])
 
